@@ -1,0 +1,69 @@
+"""What Figure 7 and Section 4.1 of He et al. 2015 look at: the size of each layer's response and of its gradient.
+
+All of it is measured in float32 on a copy of the network, so that measuring changes nothing.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ablation.data import Images, Normalization
+from ablation.networks import layers_3x3
+from ablation.training import batches
+
+RESPONSE_IMAGES = 2000
+"""The first training pictures, over which the responses' standard deviations are taken."""
+
+GRADIENT_IMAGES = 256
+"""The first training pictures: the fixed batch on which the gradients are taken."""
+
+
+def response_stds(network: nn.Module, train: Images, normalization: Normalization) -> dict[str, float]:
+    """Layer name -> standard deviation of its response: after batch norm, before ReLU and addition (Figure 7).
+
+    In evaluation mode, on the first 2,000 un-augmented training pictures.
+    """
+    twin = copy.deepcopy(network).eval()
+    totals: dict[str, list[Tensor]] = {}
+
+    def note(name: str) -> None:
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            values = output.double() if output.device.type != "mps" else output
+            moments = [torch.tensor(values.numel()), values.sum().cpu(), values.square().sum().cpu()]
+            totals[name] = [a + b for a, b in zip(totals.get(name, [0, 0, 0]), moments, strict=True)]
+
+        norms[name].register_forward_hook(hook)
+
+    norms = {name: norm for name, _, norm in layers_3x3(twin)}
+    for name in norms:
+        note(name)
+    with torch.no_grad():
+        for batch, _ in batches(first(train, RESPONSE_IMAGES), normalization.mean.device):
+            twin(normalization(batch))
+    stds = {}
+    for name, (count, total, squares) in totals.items():
+        stds[name] = float((squares / count - (total / count) ** 2).clamp(min=0).sqrt())
+    return stds
+
+
+def gradient_norms(network: nn.Module, train: Images, normalization: Normalization) -> dict[str, float]:
+    """Layer name -> L2 norm of the loss's gradient in its weights, on the first 256 un-augmented training pictures.
+
+    In training mode, as the optimizer sees it. Section 4.1: with batch norm the gradients of plain nets do not vanish.
+    """
+    twin = copy.deepcopy(network).train()
+    twin.zero_grad()
+    (images, labels), *_ = batches(first(train, GRADIENT_IMAGES), normalization.mean.device)
+    F.cross_entropy(twin(normalization(images)), labels).backward()
+    norms = {}
+    for name, convolution, _ in layers_3x3(twin):
+        assert convolution.weight.grad is not None
+        norms[name] = float(convolution.weight.grad.norm())
+    return norms
+
+
+def first(images: Images, count: int) -> Images:
+    """The first `count` pictures of a set."""
+    return Images(images.images[:count], images.labels[:count])

@@ -1,0 +1,19 @@
+"""The one exception for a user's mistake: shown as a single line that names the key, the value and what is allowed."""
+
+from typing import Any
+
+
+class UserError(Exception):
+    """A mistake in the command line, a config file or an input file.
+
+    The entry points print it as one line without a traceback and exit with status 2.
+    """
+
+    def __init__(self, key: str, value: Any, allowed: str) -> None:
+        """`key`: the config key, option or file at fault; `value`: what was given; `allowed`: what is accepted."""
+        super().__init__(key, value, allowed)  # the three arguments, so that it survives pickling between processes
+        self.key, self.value, self.allowed = key, value, allowed
+
+    def __str__(self) -> str:
+        shown = " ".join(str(self.value).split())
+        return f"{self.key}={shown}: {self.allowed}"

@@ -1,0 +1,395 @@
+"""One run from its configuration to its record: built, resumed where it was cut off, trained, measured, written down.
+
+config -> data, network, optimizer, schedule (plain arguments) -> Training -> history rows -> one record
+"""
+
+import hashlib
+import inspect
+import math
+import traceback
+from collections.abc import Generator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from hydra.utils import get_object
+from torch import Tensor
+
+from ablation import checkpoints, config as configuration, data, devices
+from ablation.augmentation import Augmentation
+from ablation.compiling import compile_blocks, worth_compiling
+from ablation.config import SCHEMA, Config
+from ablation.diagnostics import gradient_norms, response_stds
+from ablation.environment import environment
+from ablation.errors import UserError
+from ablation.files import write_atomically, write_json
+from ablation.folder import Busy, Clock, History, RunFolder
+from ablation.interrupts import Interrupts
+from ablation.networks import Network, parameter_count
+from ablation.optimizers import build_optimizer, fast_arguments
+from ablation.outcome import Outcome
+from ablation.progress import show
+from ablation.schedules import build_schedule
+from ablation.training import Evaluation, Sums, Training
+
+Steps = Generator[None, None, Outcome]
+"""A run that is advanced a step at a time; its value at the end is its outcome."""
+
+
+class Diverged(Exception):
+    """The loss is not finite; the message names the step, the learning rate and the last good checkpoint."""
+
+
+def run(config: Config) -> Outcome:
+    """Train, go on with, or find done the run that `config` describes. Raises UserError for bad input."""
+    with Interrupts(config.trainer.time_limit) as interrupts:
+        steps = advance(config, interrupts)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                outcome: Outcome = end.value
+                return outcome
+
+
+def advance(config: Config, interrupts: Interrupts) -> Steps:
+    """`run` as a generator that yields after every optimisation step, so that several runs can share a process."""
+    device = devices.pick_device(config.trainer.device)
+    precision = devices.pick_precision(config.trainer.precision, device)
+    folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
+    folder.check_version()
+    if not config.overwrite and (record := folder.record()) is not None:
+        print(f"{folder.name}: done; {folder.path / 'record.json'}")
+        return Outcome(folder.name, folder.path, "skipped", "it was done before", record["metrics"])
+    work = Work(config, folder, device, precision)  # everything that can be wrong with the input shows here
+    try:
+        with folder.held():
+            return (yield from guarded(work, interrupts))
+    except Busy as busy:
+        print(f"{folder.name}: {busy}; left to it")
+        return Outcome(folder.name, folder.path, "busy", str(busy))
+
+
+def guarded(work: "Work", interrupts: Interrupts) -> Steps:
+    """Train inside the folder's lock, and write down at once how it ended, whatever happens."""
+    folder, steps = work.folder, work.config.schedule.steps
+    try:
+        outcome = yield from work.train(interrupts)
+        last, message = work.training.step, outcome.message
+        folder.status("interrupted" if outcome.state == "interrupted" else "done", last, steps, message)
+        return outcome
+    except UserError as error:
+        work.note_failure(error)
+        raise
+    except Exception as error:
+        work.note_failure(error)
+        message = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
+        print(f"{folder.name}: failed: {message}; traceback in {folder.path / 'traceback.txt'}", flush=True)
+        return Outcome(folder.name, folder.path, "failed", message)
+
+
+class Work:
+    """One run being trained: what it is built from, and the files it writes."""
+
+    def __init__(self, config: Config, folder: RunFolder, device: torch.device, precision: str) -> None:
+        """Build everything; nothing is written. Raises UserError for input that cannot be trained on."""
+        self.config, self.folder, self.device, self.precision = config, folder, device, precision
+        if config.trainer.deterministic:
+            devices.make_deterministic()
+        self.data = load_data(config)
+        normalization = data.fit_normalization(config.data.normalization, self.data.train)
+        self.compiled = worth_compiling(config.trainer.compile, device, config.schedule.steps, config.model.depth)
+        self.training = build_training(config, self.data, normalization, device, precision)
+        if self.compiled:
+            compile_blocks(self.training.network)
+        self.normalization = self.training.normalization
+        self.clock, self.train_clock = Clock(), 0.0
+        self.gradients_at_start: dict[str, float] = {}
+        self.best: dict[str, Any] = {"error": math.inf, "step": 0, "evaluations_since": 0, "weights": None}
+        self.history: History
+        self.resumed_at = 0
+        self.stopped_early = False
+
+    def train(self, interrupts: Interrupts) -> Steps:
+        """The run's steps, evaluations and checkpoints in order; the end is the record."""
+        config, training = self.config, self.training
+        if config.overwrite and (aside := self.folder.set_aside()):
+            print(f"{self.folder.name}: the old run is kept at {aside}")
+        self.folder.begin(config)
+        self.resume()
+        steps, every = config.schedule.steps, config.trainer.evaluate_every or training.steps_per_epoch
+        with ExitStack() as stack:
+            shown = show(self.folder.name, training.step, steps, config.trainer.progress)
+            stack.callback(shown.close)
+            stack.callback(self.history.close)
+            while training.step < steps and not self.stopped_early:
+                training.advance()
+                shown.step(training.step)
+                yield
+                if training.step % every == 0 or training.step == steps:
+                    row = self.evaluate()
+                    shown.row(row, steps)
+                if training.step % config.trainer.checkpoint_every == 0:
+                    self.save_checkpoint()
+                if (reason := interrupts.reason) and training.step < steps:
+                    self.save_checkpoint()
+                    message = f"{reason}; left at step {training.step}; the same command goes on from there"
+                    return Outcome(self.folder.name, self.folder.path, "interrupted", message)
+        record = self.finish()
+        state = "resumed" if self.resumed_at else "done"
+        return Outcome(self.folder.name, self.folder.path, state, "", record["metrics"])
+
+    def resume(self) -> None:
+        """Go on from the folder's newest whole checkpoint, or start."""
+        state = checkpoints.load(self.folder.path, lambda line: print(f"{self.folder.name}: {line}"))
+        if state is None:
+            self.history = History(self.folder.path / "history.jsonl", up_to_step=0)
+            self.gradients_at_start = gradient_norms(self.training.network, self.data.train, self.normalization)
+        else:
+            if state["id"] != self.folder.identity:
+                raise UserError("checkpoint", self.folder.path, f"belongs to run {state['id']}, not to this one")
+            if state["data"] != self.data.checksum:
+                raise UserError("data.root", self.config.data_root, "its data is not what this run began with")
+            self.training.load_state_dict(state["training"])
+            self.gradients_at_start, self.best = state["gradients_at_start"], state["best"]
+            self.stopped_early = state["stopped_early"]
+            self.clock, self.train_clock = Clock(state["seconds"]), state["train_seconds"]
+            self.resumed_at = self.training.step
+            self.history = History(self.folder.path / "history.jsonl", up_to_step=self.resumed_at)
+            print(f"{self.folder.name}: goes on at step {self.resumed_at} of {self.config.schedule.steps}")
+        self.folder.status("running", self.training.step, self.config.schedule.steps)
+        self.window = Clock()
+
+    def evaluate(self) -> dict[str, Any]:
+        """Read the running sums, evaluate, and add a row to the history. Raises Diverged."""
+        training = self.training
+        sums = training.read_sums()
+        self.stop_if_diverged(sums)
+        seconds = self.window.seconds()
+        self.train_clock += seconds
+        test = training.evaluate(self.data.test)
+        val = training.evaluate(self.data.val) if self.data.val else None
+        row = {
+            "step": training.step,
+            "epoch": training.epoch,
+            "lr": float(training.schedule.rate),
+            "running_train_loss": sums.loss,
+            "running_train_error": sums.error,
+            "objective": sums.objective,
+            "test_loss": finite(test.loss),
+            "test_error": test.error,
+            "val_loss": finite(val.loss) if val else None,
+            "val_error": val.error if val else None,
+            "images_per_second": sums.steps * training.batch_size / seconds,
+            "wall_seconds": self.clock.seconds(),
+        }
+        self.history.append(row)
+        self.note_best(test)
+        if training.step % training.steps_per_epoch == 0:
+            training.schedule.end_epoch(sums.objective)
+        self.folder.status("running", training.step, self.config.schedule.steps)
+        self.window = Clock()
+        return row
+
+    def stop_if_diverged(self, sums: Sums) -> None:
+        """Raise Diverged if a loss was not finite since the last look."""
+        if sums.first_bad_step is None:
+            return
+        good = self.folder.path / checkpoints.NEWEST
+        kept = f"last good checkpoint: {good}" if good.exists() else "there is no checkpoint before it"
+        rate = float(self.training.schedule.rate)
+        raise Diverged(f"the loss is not finite at step {sums.first_bad_step}, learning rate {rate:g}; {kept}")
+
+    def note_best(self, test: Evaluation) -> None:
+        """Remember the least test error and, where it selects the result, its weights; stop early if asked to."""
+        best = self.best
+        if test.error < best["error"]:
+            best |= {"error": test.error, "step": self.training.step, "evaluations_since": 0}
+            if self.config.selection == "best_test":
+                best["weights"] = {name: value.clone() for name, value in self.training.network.state_dict().items()}
+        else:
+            best["evaluations_since"] += 1
+        patience = self.config.early_stopping
+        self.stopped_early = patience is not None and best["evaluations_since"] >= patience
+
+    def save_checkpoint(self) -> None:
+        """Write everything that is needed to go on. Raises Diverged rather than save a broken network."""
+        if int(self.training.first_bad_step) >= 0:
+            self.stop_if_diverged(self.training.read_sums())
+        seconds = self.window.seconds()
+        state = {
+            "id": self.folder.identity,
+            "data": self.data.checksum,
+            "training": self.training.state_dict(),
+            "gradients_at_start": self.gradients_at_start,
+            "best": self.best,
+            "stopped_early": self.stopped_early,
+            "seconds": self.clock.seconds(),
+            "train_seconds": self.train_clock + seconds,
+        }
+        checkpoints.save(self.folder.path, state)
+        self.folder.status("running", self.training.step, self.config.schedule.steps)
+
+    def finish(self) -> dict[str, Any]:
+        """Measure the final iterate, write the weights and the record, and drop the checkpoints."""
+        training, config = self.training, self.config
+        test, train = training.evaluate(self.data.test), training.evaluate(self.data.train)
+        val = training.evaluate(self.data.val) if self.data.val else None
+        selected_on_test = config.selection == "best_test"
+        weights = self.best["weights"] if selected_on_test else training.network.state_dict()
+        weights = {name: value.cpu() for name, value in weights.items()}
+        write_atomically(self.folder.path / "weights.pt", lambda file: torch.save(weights, file))
+        last = self.history.rows[-1]
+        metrics = {
+            "train_error": train.error,
+            "train_loss": finite(train.loss),
+            "running_train_error": last["running_train_error"],
+            "running_train_loss": last["running_train_loss"],
+            "test_error": test.error,
+            "test_loss": finite(test.loss),
+            "val_error": val.error if val else None,
+            "val_loss": finite(val.loss) if val else None,
+            "best_test_error": self.best["error"],
+            "best_test_step": self.best["step"],
+            "selected_test_error": self.best["error"] if selected_on_test else test.error,
+            "selected_step": self.best["step"] if selected_on_test else training.step,
+            "selected_on": "test" if selected_on_test else None,
+        }
+        record = {
+            "schema": SCHEMA,
+            "name": self.folder.name,
+            "id": self.folder.identity,
+            "status": "done",
+            "config": recorded(config, self.precision),
+            "metrics": metrics,
+            "parameters": parameter_count(training.network),
+            "seed": config.seed,
+            "step": training.step,
+            "epoch": training.epoch,
+            "stopped_early": self.stopped_early,
+            "environment": environment(self.device, self.precision, self.compiled, config.trainer.deterministic),
+            "data": self.describe_data(),
+            "timing": self.timing(),
+            "layers": self.layers(),
+            "confusion": test.confusion.tolist(),
+            "weights_sha256": digest(weights),
+        }
+        write_json(self.folder.path / "record.json", record)
+        checkpoints.remove(self.folder.path)
+        return record
+
+    def describe_data(self) -> dict[str, Any]:
+        """Which pictures the numbers are of."""
+        val = self.data.val
+        return {
+            "name": self.config.data.name,
+            "checksum": self.data.checksum,
+            "train_size": len(self.data.train),
+            "val_size": len(val) if val else 0,
+            "test_size": len(self.data.test),
+            "classes": list(self.data.classes),
+            "image_size": self.data.train.images.shape[-1],
+        }
+
+    def timing(self) -> dict[str, Any]:
+        """Seconds over all the processes that worked on the run, and training throughput."""
+        wall = self.clock.seconds()
+        now = datetime.now(UTC)
+        started = datetime.fromtimestamp(now.timestamp() - wall, UTC)
+        return {
+            "wall_seconds": wall,
+            "train_seconds": self.train_clock,
+            "images_per_second": self.training.step * self.training.batch_size / max(self.train_clock, 1e-9),
+            "started": started.isoformat(timespec="seconds"),
+            "finished": now.isoformat(timespec="seconds"),
+            "resumed_at": self.resumed_at,
+        }
+
+    def layers(self) -> list[dict[str, Any]]:
+        """Per 3x3 convolution, in network order: the response's standard deviation, gradient norms at start and end."""
+        stds = response_stds(self.training.network, self.data.train, self.normalization)
+        at_end = gradient_norms(self.training.network, self.data.train, self.normalization)
+        return [
+            {
+                "name": name,
+                "response_std": finite(std),
+                "gradient_norm_start": finite(self.gradients_at_start[name]),
+                "gradient_norm_end": finite(at_end[name]),
+            }
+            for name, std in stds.items()
+        ]
+
+    def note_failure(self, error: Exception) -> None:
+        """Traceback and status into the folder at once; a folder that cannot be written keeps what it has."""
+        text = "".join(traceback.format_exception(error))
+        try:
+            write_atomically(self.folder.path / "traceback.txt", lambda file: file.write(text.encode()))
+            self.folder.status("failed", self.training.step, self.config.schedule.steps, str(error))
+        except UserError:
+            pass
+
+
+def load_data(config: Config) -> data.Splits:
+    """The data set of `config`. Raises UserError if it cannot be had or is smaller than a batch."""
+    splits = data.load(config.data.name, config.data_root, config.data.validation, config.data.split_seed)
+    if config.data.batch_size > len(splits.train):
+        allowed = f"must be at most the {len(splits.train)} training pictures"
+        raise UserError("data.batch_size", config.data.batch_size, allowed)
+    return splits
+
+
+def build_training(
+    config: Config, splits: data.Splits, normalization: data.Normalization, device: torch.device, precision: str
+) -> Training:
+    """Network, optimizer, schedule and loop of `config`, from plain arguments, freshly initialised from its seed."""
+    model, optimizer = config.model, config.optimizer
+    shortcut = configuration.target("shortcut", config.shortcut, given=3) if model.residual else None
+    with torch.random.fork_rng(devices=[]):  # on the CPU: the same weights for every device, and no other run's draws
+        torch.manual_seed(config.seed)
+        network = Network(
+            model.depth,
+            shortcut,
+            classes=len(splits.classes),
+            width=model.width,
+            init=model.init,  # type: ignore[arg-type]  # checked by config.problems
+            batch_norm_momentum=model.batch_norm_momentum,
+            batch_norm_eps=model.batch_norm_eps,
+        )
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plan = {key: value for key, value in vars(config.schedule).items() if key not in ("name", "kind", "steps")}
+    schedule = build_schedule(config.schedule.kind, optimizer["lr"], config.schedule.steps, device, **plan)
+    names = set(inspect.signature(get_object(optimizer["_target_"])).parameters)
+    factory = configuration.target("optimizer", optimizer | fast_arguments(names, device), given=1)
+    scope = optimizer.get("weight_decay_scope", "all")
+    augmentation = Augmentation(**{key: v for key, v in vars(config.augmentation).items() if key != "name"})
+    return Training(
+        network,
+        build_optimizer(factory, network, scope, schedule.rate),
+        schedule,
+        splits.train,
+        normalization,
+        augmentation,
+        config.data.batch_size,
+        config.seed,
+        precision,
+    )
+
+
+def recorded(config: Config, precision: str) -> dict[str, Any]:
+    """The configuration as it was run: `auto` precision replaced by what it became."""
+    whole = config.to_dict()
+    return whole | {"trainer": whole["trainer"] | {"precision": precision}}
+
+
+def finite(value: float) -> float | None:
+    """`value`, or None where JSON has no number for it."""
+    return value if math.isfinite(value) else None
+
+
+def digest(weights: dict[str, Tensor]) -> str:
+    """SHA-256 over names and values of a state dict: equal digests mean bit-identical networks."""
+    sha = hashlib.sha256()
+    for name, value in weights.items():
+        sha.update(name.encode() + value.contiguous().numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,215 @@
+"""The training loop: one run on one device, advanced a step at a time.
+
+Data set, augmentation draws, learning rate, counters and sums live on the device, and all randomness of an epoch is
+drawn before it begins, from (seed, epoch): a step is a function of what is on the device and asks nothing of the host.
+That makes it fast (it can be one CUDA graph), resumable (there is no generator's state to lose) and the same when it is
+trained beside others. Batches have one size: the remainder of an epoch's permutation is dropped.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from ablation.augmentation import Augmentation
+from ablation.data import Images, Normalization
+from ablation.optimizers import l2_penalty, use_rate
+from ablation.schedules import Plateau, Schedule
+
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Running averages over some training steps, in training mode on augmented pictures; errors in percent."""
+
+    steps: int
+    loss: float
+    error: float
+    objective: float
+    """The loss with its L2 term, where the schedule watches it; else the loss."""
+    first_bad_step: int | None
+    """The step at which the loss was first not finite."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A network's mean loss (nats), error (percent) and confusion (row: true class, column: predicted)."""
+
+    loss: float
+    error: float
+    confusion: Tensor
+
+
+class Training:
+    """A network, its optimizer and schedule, and the training set on their device.
+
+    `step` counts the optimisation steps taken. `advance` takes one; `read_sums` waits for the device and gives the
+    averages since it was last called; `state_dict` is all that is needed to go on elsewhere, bit for bit.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        train: Images,
+        normalization: Normalization,
+        augmentation: Augmentation,
+        batch_size: int,
+        seed: int,
+        precision: str,
+    ) -> None:
+        self.network, self.optimizer, self.schedule = network, optimizer, schedule
+        self.device = schedule.rate.device
+        self.normalization, self.augmentation = normalization.to(self.device), augmentation
+        self.batch_size, self.seed = batch_size, seed
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+        self.steps_per_epoch = len(train) // batch_size
+        self.originals = train.images
+        self.images = train.images.to(self.device, copy=augmentation.policy is not None)
+        self.labels = train.labels.to(self.device)
+        self.order = torch.zeros(self.steps_per_epoch * batch_size, dtype=torch.int64, device=self.device)
+        self.draws: dict[str, Tensor] = {}
+        self.epoch_begun = -1
+        self.positions = torch.arange(batch_size, device=self.device)
+        self.step = 0
+        self.loss_sum, self.objective_sum = (torch.zeros((), device=self.device) for _ in range(2))
+        self.wrong = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.first_bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
+        self.steps_summed = 0
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training set so far."""
+        return self.step / self.steps_per_epoch
+
+    def begin_epoch(self) -> None:
+        """Draw the epoch's order and augmentation from (seed, epoch) on the CPU, the same for every device."""
+        self.epoch_begun = epoch = self.step // self.steps_per_epoch
+        generator = torch.Generator()
+        generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0] >> 1))
+        count = len(self.order)
+        self.order.copy_(torch.randperm(len(self.labels), generator=generator)[:count])
+        fresh = self.augmentation.draw(count, tuple(self.images.shape[-2:]), generator)
+        if not self.draws:
+            self.draws = {name: values.to(self.device) for name, values in fresh.items()}
+        for name, values in fresh.items():
+            self.draws[name].copy_(values)
+        if self.augmentation.policy is not None:
+            self.images.copy_(self.augmentation.policy_epoch(self.originals.to(self.device), generator))
+
+    def advance(self) -> None:
+        """Take one optimisation step; begin an epoch first if one is due."""
+        if self.epoch_begun != self.step // self.steps_per_epoch:
+            self.begin_epoch()
+        self.device_step()
+        self.step += 1
+        self.steps_summed += 1
+
+    def device_step(self) -> None:
+        """Batch, augmentation, forward, backward, update, sums: all on the device, with nothing from the host."""
+        self.schedule.begin()
+        at = self.schedule.step % self.steps_per_epoch * self.batch_size + self.positions  # (batch,)
+        chosen = self.order[at]
+        images = self.normalization(self.images[chosen])
+        images = self.augmentation(images, {name: values[at] for name, values in self.draws.items()})
+        labels = self.labels[chosen]
+        with self.autocast:
+            logits = self.network(images.contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(logits.float(), labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.objective_sum += loss.detach() + self.penalty()
+        self.optimizer.step()
+
+        wrong = (logits.argmax(1) != labels).sum()
+        self.loss_sum += loss.detach()
+        self.wrong += wrong
+        bad = ~torch.isfinite(loss.detach()) & (self.first_bad_step < 0)
+        self.first_bad_step.copy_(torch.where(bad, self.schedule.step, self.first_bad_step))
+        self.schedule.end(wrong / self.batch_size)
+
+    def penalty(self) -> Tensor | float:
+        """The loss's L2 term at this step, if the schedule watches it."""
+        with torch.no_grad():
+            return l2_penalty(self.optimizer) if isinstance(self.schedule, Plateau) else 0.0
+
+    def read_sums(self) -> Sums:
+        """The averages over the steps since the last call (or the start); waits for the device."""
+        steps = max(self.steps_summed, 1)
+        bad = int(self.first_bad_step)
+        sums = Sums(
+            steps=self.steps_summed,
+            loss=float(self.loss_sum) / steps,
+            error=100 * int(self.wrong) / (steps * self.batch_size),
+            objective=float(self.objective_sum) / steps,
+            first_bad_step=bad if bad >= 0 else None,
+        )
+        for total in (self.loss_sum, self.objective_sum, self.wrong):
+            total.zero_()
+        self.steps_summed = 0
+        return sums
+
+    def evaluate(self, images: Images) -> Evaluation:
+        """Mean loss, error and confusion of the network as it is, on un-augmented pictures, in evaluation mode."""
+        return evaluate(self.network, images, self.normalization, self.autocast)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training has changed, for `load_state_dict`."""
+        return {
+            "step": self.step,
+            "steps_summed": self.steps_summed,
+            "sums": [self.loss_sum, self.objective_sum, self.wrong, self.first_bad_step],
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "rng": torch.get_rng_state(),  # not used by the loop; a user's own shortcut may, for dropout
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.step, self.steps_summed = state["step"], state["steps_summed"]
+        own = [self.loss_sum, self.objective_sum, self.wrong, self.first_bad_step]
+        for total, saved in zip(own, state["sums"], strict=True):
+            total.copy_(saved)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        use_rate(self.optimizer, self.schedule.rate)
+        torch.set_rng_state(state["rng"])
+        self.epoch_begun = -1  # its order and draws follow from (seed, epoch)
+
+
+def evaluate(network: nn.Module, images: Images, normalization: Normalization, autocast: torch.autocast) -> Evaluation:
+    """Mean loss (nats), error (percent) and confusion of `network` on `images`; its mode is put back."""
+    device = normalization.mean.device
+    training = network.training
+    network.eval()
+    loss = torch.zeros((), device=device)
+    confusion: Tensor | None = None
+    with torch.no_grad():
+        for batch, labels in batches(images, device):
+            with autocast:
+                logits = network(normalization(batch).contiguous(memory_format=torch.channels_last)).float()
+            classes = logits.shape[1]
+            loss += F.cross_entropy(logits, labels, reduction="sum")
+            counts = torch.bincount(labels * classes + logits.argmax(1), minlength=classes * classes)
+            confusion = counts if confusion is None else confusion + counts
+    network.train(training)
+    assert confusion is not None, "an empty set cannot be evaluated"
+    table = confusion.view(classes, classes).cpu()
+    right = int(table.diagonal().sum())
+    return Evaluation(float(loss) / len(images), 100 * (len(images) - right) / len(images), table)
+
+
+def batches(images: Images, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """The set in its order, EVALUATION_BATCH at a time, on `device`."""
+    for start in range(0, len(images), EVALUATION_BATCH):
+        part = slice(start, start + EVALUATION_BATCH)
+        yield images.images[part].to(device, non_blocking=True), images.labels[part].to(device, non_blocking=True)

@@ -1,0 +1,7 @@
+"""The sweeper under the one namespace in which Hydra looks for plugins."""
+
+from ablation.sweep import CheckedSweeper
+
+
+class AblationSweeper(CheckedSweeper):
+    """Named by conf/hydra/sweeper/ablation.yaml."""

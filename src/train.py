@@ -1,0 +1,24 @@
+"""Train one network, or sweep over many: `python src/train.py model=resnet20`, `-m model.depth=20,32`, `sweep=NAME`.
+
+Everything lies in `conf/`: `python src/train.py --help` lists the groups, `--cfg job` shows what would run.
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from ablation import config
+from ablation.command_line import hydra_command
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+def main(composed: DictConfig) -> object:
+    """One job: its outcome, for the sweep's summary (or, alone, for the exit status)."""
+    checked = config.from_hydra(composed)
+    from ablation.run import run  # here, and not above: it imports torch, which --help and --cfg do without
+
+    return run(checked)
+
+
+if __name__ == "__main__":
+    config.register()
+    hydra_command(main)
