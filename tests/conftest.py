@@ -1,0 +1,23 @@
+"""Shared fixtures: the real CIFAR-10, for the tests that need it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESTORE = REPOSITORY.parent / "shared" / "cifar10" / "restore.py"  # writes the official files from a local copy
+
+
+@pytest.fixture(scope="session")
+def cifar10_root() -> Path:
+    """A `data.root` that holds the official CIFAR-10: CIFAR10_ROOT if set, else restored once into .cache/."""
+    if given := os.environ.get("CIFAR10_ROOT"):
+        return Path(given).resolve()
+    if not RESTORE.exists():
+        pytest.skip(f"needs the real CIFAR-10: set CIFAR10_ROOT to its folder ({RESTORE} is not there)")
+    root = REPOSITORY / ".cache" / "cifar10"
+    subprocess.run([sys.executable, str(RESTORE), str(root)], check=True, stdout=subprocess.DEVNULL)
+    return root
