@@ -21,14 +21,21 @@ from ablation.outcome import Outcome, summary_table
 
 
 class CheckedSweeper(BasicSweeper):
-    """Hydra's basic sweeper with checks before and a summary after."""
+    """Hydra's basic sweeper with checks before, a summary after, and `arms`: one change each, not a product of axes."""
+
+    def __init__(
+        self, max_batch_size: int | None, params: dict[str, str] | None = None, arms: list[list[str]] | None = None
+    ) -> None:
+        """`arms`: lists of overrides, each run with every combination of `params`."""
+        super().__init__(max_batch_size, params)
+        self.arms = arms or [[]]
 
     def sweep(self, arguments: list[str]) -> None:
         """Run every combination of the arguments; leave with the worst job's exit status."""
         assert self.config is not None and self.hydra_context is not None and self.launcher is not None
         lines = [f"{key}={value}" for key, value in self.params.items()] + arguments
         overrides = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(lines)
-        jobs = self.split_arguments(overrides, None)[0]
+        jobs = [[*arm, *job] for job in self.split_arguments(overrides, None)[0] for arm in self.arms]
         configs = [self.checked(job) for job in jobs]
         try:
             returns: Sequence[JobReturn] = self.launcher.launch(jobs, initial_job_idx=0)

@@ -1,0 +1,83 @@
+"""A study in slices: run what is missing of a sweep within some minutes, and pack what must travel.
+
+    python src/study.py degradation --minutes 9 --archive study.tar [key=value ...]
+    python src/study.py degradation --publish
+
+For a machine that is lent for minutes and has no network: the archive is unpacked first (if it exists), the sweep goes on
+where it was cut off, and everything but finished weights is packed again. `--publish` copies the records and histories of
+finished runs to `results/reference/<study>/`, from which `python src/report.py` makes the tables on a fresh clone.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+from ablation.config import ROOT
+from ablation.files import read_json
+
+TRAVELS = ("record.json", "history.jsonl", "config.yaml", "status.json", "traceback.txt", "checkpoint.pt")
+"""What another machine needs to go on or to report; a finished run has no checkpoint, and its weights stay behind."""
+
+PUBLISHED = ("record.json", "history.jsonl", "config.yaml")
+
+
+def main() -> int:
+    """Unpack, run, pack, publish, as asked; the exit status is the sweep's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
+    parser.add_argument("--minutes", type=float, help="leave in time, with a checkpoint; then 75 is the exit status")
+    parser.add_argument("--archive", type=Path, help="tar file to go on from and to pack into")
+    parser.add_argument("--publish", action="store_true", help="only copy finished records to results/reference/STUDY")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="handed to src/train.py")
+    arguments = parser.parse_args()
+    results = ROOT / "results" / "studies" / arguments.study
+    if arguments.publish:
+        return publish(results / "runs", ROOT / "results" / "reference" / arguments.study)
+    if arguments.archive and arguments.archive.exists():
+        unpack(arguments.archive, results)
+    command = [sys.executable, str(ROOT / "src" / "train.py"), f"sweep={arguments.study}", f"results={results}"]
+    limit = [] if arguments.minutes is None else [f"trainer.time_limit={arguments.minutes}"]
+    status = subprocess.run([*command, *limit, *arguments.overrides], check=False).returncode
+    if arguments.archive:
+        pack(results, arguments.archive)
+    return status
+
+
+def pack(results: Path, archive: Path) -> None:
+    """Write the travelling files of all runs to `archive`, which is replaced only when the new one is whole."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    fresh = archive.with_name(f"{archive.name}.tmp")
+    with tarfile.open(fresh, "w") as tar:
+        for path in sorted((results / "runs").glob("*/*")):
+            if path.name in TRAVELS:
+                tar.add(path, path.relative_to(results))
+    os.replace(fresh, archive)
+    print(f"packed: {archive}, {archive.stat().st_size / 2**20:.1f} MiB")
+
+
+def unpack(archive: Path, results: Path) -> None:
+    """Put the archive's runs under `results`; a run that is finished here already is left as it is."""
+    with tarfile.open(archive) as tar:
+        for member in tar.getmembers():
+            if not (results / Path(member.name).parent / "record.json").exists():
+                tar.extract(member, results, filter="data")
+
+
+def publish(runs: Path, reference: Path) -> int:
+    """Copy the records and histories of finished runs, without weights, and say how many."""
+    finished = [path for path in sorted(runs.glob("*")) if read_json(path / "record.json")]
+    for run in finished:
+        target = reference / run.name
+        target.mkdir(parents=True, exist_ok=True)
+        for name in PUBLISHED:
+            shutil.copyfile(run / name, target / name)
+    print(f"{len(finished)} finished runs copied to {reference}")
+    return 0 if finished else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
