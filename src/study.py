@@ -62,9 +62,9 @@ def pack(results: Path, archive: Path) -> None:
 def unpack(archive: Path, results: Path) -> None:
     """Put the archive's runs under `results`; a run that is finished here already is left as it is."""
     with tarfile.open(archive) as tar:
-        for member in tar.getmembers():
-            if not (results / Path(member.name).parent / "record.json").exists():
-                tar.extract(member, results, filter="data")
+        members = tar.getmembers()
+        finished = {path.parent.name for path in (results / "runs").glob("*/record.json")}
+        tar.extractall(results, [m for m in members if Path(m.name).parent.name not in finished], filter="data")
 
 
 def publish(runs: Path, reference: Path) -> int:
