@@ -17,12 +17,10 @@ import tarfile
 from pathlib import Path
 
 from ablation.config import ROOT
-from ablation.files import read_json
+from ablation.files import read_json, write_json
 
 TRAVELS = ("record.json", "history.jsonl", "config.yaml", "status.json", "traceback.txt", "checkpoint.pt")
 """What another machine needs to go on or to report; a finished run has no checkpoint, and its weights stay behind."""
-
-PUBLISHED = ("record.json", "history.jsonl", "config.yaml")
 
 
 def main() -> int:
@@ -73,8 +71,10 @@ def publish(runs: Path, reference: Path) -> int:
     for run in finished:
         target = reference / run.name
         target.mkdir(parents=True, exist_ok=True)
-        for name in PUBLISHED:
-            shutil.copyfile(run / name, target / name)
+        shutil.copyfile(run / "history.jsonl", target / "history.jsonl")
+        record = read_json(run / "record.json")
+        record["config"]["results"] = record["config"]["data"]["root"] = None  # folders of the machine it ran on
+        write_json(target / "record.json", record)
     print(f"{len(finished)} finished runs copied to {reference}")
     return 0 if finished else 1
 

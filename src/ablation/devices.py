@@ -1,5 +1,7 @@
 """Where and in which number format a run is executed: picked by themselves, or as asked, or a clear error."""
 
+import os
+
 import torch
 
 from ablation.errors import UserError
@@ -46,6 +48,7 @@ def device_name(device: torch.device) -> str:
 
 def make_deterministic() -> None:
     """Bit-identical kernels on every device, for `trainer=reference`: no TF32, no choice of algorithm by timing."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses, saying so
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
