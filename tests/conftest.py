@@ -13,11 +13,11 @@ RESTORE = REPOSITORY.parent / "shared" / "cifar10" / "restore.py"  # writes the 
 
 @pytest.fixture(scope="session")
 def cifar10_root() -> Path:
-    """A `data.root` that holds the official CIFAR-10: CIFAR10_ROOT if set, else restored once into .cache/."""
+    """A `data.root` that holds the official CIFAR-10: CIFAR10_ROOT if set, else restored once into tests/.cache/."""
     if given := os.environ.get("CIFAR10_ROOT"):
         return Path(given).resolve()
     if not RESTORE.exists():
         pytest.skip(f"needs the real CIFAR-10: set CIFAR10_ROOT to its folder ({RESTORE} is not there)")
-    root = REPOSITORY / ".cache" / "cifar10"
+    root = REPOSITORY / "tests" / ".cache" / "cifar10"
     subprocess.run([sys.executable, str(RESTORE), str(root)], check=True, stdout=subprocess.DEVNULL)
     return root
