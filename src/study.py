@@ -3,9 +3,10 @@
     python src/study.py degradation --minutes 9 --archive study.tar [key=value ...]
     python src/study.py degradation --publish
 
-For a machine that is lent for minutes and has no network: the archive is unpacked first (if it exists), the sweep goes on
-where it was cut off, and everything but finished weights is packed again. `--publish` copies the records and histories of
-finished runs to `results/reference/<study>/`, from which `python src/report.py` makes the tables on a fresh clone.
+For a machine that is lent for minutes and has no network: the archive is unpacked first (if it exists), the sweep goes
+on where it was cut off, and everything but finished weights is packed again. `--publish` copies the records and
+histories of finished runs to `results/reference/<study>/`, from which `python src/report.py` makes the tables on a
+fresh clone.
 """
 
 import argparse

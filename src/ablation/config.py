@@ -64,7 +64,7 @@ class Schedule:
     steps: int = 64_000
     """Optimisation steps of the whole run."""
     milestones: list[float] = field(default_factory=list)
-    """multistep: where the rate is multiplied by `factor`, as fractions of `steps`, so that a shorter run anneals too."""
+    """multistep: where the rate is multiplied by `factor`, as fractions of `steps`: a shorter run anneals too."""
     factor: float = 0.1
     """multistep, plateau: what the rate is multiplied by."""
     warmup_lr: float | None = None
@@ -158,7 +158,7 @@ class Config:
     tracker: Tracker = field(default_factory=Tracker)
     seed: int = 0
     selection: str = "final"
-    """final: the last iterate is the result. best_test: the one with the least test error, labelled as selected on test."""
+    """final: the last iterate is the result. best_test: the one with the least test error, labelled as such."""
     early_stopping: int | None = None
     """Evaluations without a better test error after which the run stops; null: never."""
     overwrite: bool = False
@@ -225,7 +225,7 @@ def from_hydra(composed: DictConfig) -> Config:
 
 
 def from_dict(saved: dict[str, Any]) -> Config:
-    """The checked `Config` of a record's or checkpoint's `config`. Raises UserError where it does not fit the schema."""
+    """The checked `Config` of a record's `config`. Raises UserError where it does not fit the schema."""
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(saved))
     except Exception as error:  # OmegaConf's errors share no useful base class
@@ -257,7 +257,9 @@ def problems(config: Config) -> Iterator[UserError]:
         return rule(key, lambda v: v in allowed, f"must be one of {', '.join(str(a or 'null') for a in allowed)}")
 
     def positive(key: str, or_null: bool = False) -> Iterator[UserError]:
-        holds = lambda v: (v is None and or_null) or (v is not None and math.isfinite(v) and v > 0)
+        def holds(value: float | None) -> bool:
+            return or_null if value is None else math.isfinite(value) and value > 0
+
         return rule(key, holds, "must be positive" + (" or null" if or_null else ""))
 
     def not_negative(key: str) -> Iterator[UserError]:
@@ -300,8 +302,7 @@ def problems(config: Config) -> Iterator[UserError]:
     yield from one_of("data.normalization", NORMALIZATIONS)
     yield from rule("data.batch_size", lambda v: v >= 2, "must be at least 2: batch norm needs it")
     yield from rule("trainer.name", plain_name, NAME_RULE)
-    known = lambda v: v in ("auto", "cpu", "cuda", "mps") or (v.startswith("cuda:") and v[5:].isdecimal())
-    yield from rule("trainer.device", known, f"must be one of {', '.join(DEVICES)}")
+    yield from rule("trainer.device", device_pattern, f"must be one of {', '.join(DEVICES)}")
     yield from one_of("trainer.precision", PRECISIONS)
     yield from positive("trainer.evaluate_every", or_null=True)
     yield from positive("trainer.checkpoint_every")
@@ -325,9 +326,18 @@ def plain_name(value: str) -> bool:
     return bool(value) and value[0] != "." and all(c.isalnum() or c in "._-" for c in value) and value.isascii()
 
 
+def device_pattern(value: str) -> bool:
+    """Whether `value` could name a device; whether it is there shows when it is used."""
+    return value in ("auto", "cpu", "cuda", "mps") or (value.startswith("cuda:") and value[5:].isdecimal())
+
+
+def number(value: Any) -> bool:
+    """Whether `value` is a finite number, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def optimizer_rules(optimizer: dict[str, Any]) -> Iterator[UserError]:
     """The numbers that the open group `optimizer` shares between its members."""
-    number = lambda v: isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
     if not number(optimizer.get("lr")) or optimizer["lr"] <= 0:
         yield UserError("optimizer.lr", optimizer.get("lr"), "must be a positive number")
     momentum = optimizer.get("momentum", 0)

@@ -8,7 +8,7 @@ from ablation.errors import UserError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called `name`; "auto": the first GPU, else Apple's, else the CPU. Raises UserError if it is not there."""
+    """The device called `name`; "auto": a GPU, else the CPU. Raises UserError if it is not there."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
@@ -20,7 +20,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """ "bfloat16" or "float32"; "auto" is bfloat16 where the device multiplies it in hardware."""
+    """Return "bfloat16" or "float32"; "auto" is bfloat16 where the device multiplies it in hardware."""
     if name != "auto":
         return name
     return "bfloat16" if has_bfloat16(device) else "float32"

@@ -27,12 +27,13 @@ def response_stds(network: nn.Module, train: Images, normalization: Normalizatio
     """
     twin = copy.deepcopy(network).eval()
     totals: dict[str, list[Tensor]] = {}
+    nothing = [torch.tensor(0)] * 3
 
     def note(name: str) -> None:
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             values = output.double() if output.device.type != "mps" else output
             moments = [torch.tensor(values.numel()), values.sum().cpu(), values.square().sum().cpu()]
-            totals[name] = [a + b for a, b in zip(totals.get(name, [0, 0, 0]), moments, strict=True)]
+            totals[name] = [a + b for a, b in zip(totals.get(name, nothing), moments, strict=True)]
 
         norms[name].register_forward_hook(hook)
 

@@ -12,7 +12,7 @@ from ablation.errors import UserError
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a new file and put it in `path`'s place once it is on the disk; a reader sees the old or the new.
+    """Let `write` fill a new file and put it in `path`'s place once it is on the disk; readers see the old or the new.
 
     Raises UserError where the folder cannot be written or the disk is full; what was there stays as it was.
     """

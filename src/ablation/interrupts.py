@@ -1,4 +1,4 @@
-"""Signals that ask a run to leave: it finishes its step, writes a checkpoint and goes; a second SIGINT ends it at once."""
+"""Signals that ask a run to leave: it finishes its step and writes a checkpoint; a second SIGINT ends it at once."""
 
 import os
 import signal

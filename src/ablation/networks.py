@@ -4,8 +4,8 @@ A 3x3 convolution with `width` (16) channels; three stages of 2n layers with wid
 first layer of stages 2 and 3 with stride 2; global average pooling; a linear layer. Batch norm after every convolution,
 ReLU after it; in a residual block the sum comes before the last ReLU. The plain net is the same net without the sum.
 
-The names in the state dict are those of torchvision's ResNet (`conv1`, `bn1`, `layer1.0.conv1`, `layer2.0.downsample.0`,
-..., `fc`). Nothing depends on the size of the input picture.
+The names in the state dict are those of torchvision's ResNet (`conv1`, `bn1`, `layer1.0.conv1`, ...,
+`layer2.0.downsample.0`, ..., `fc`). Nothing depends on the size of the input picture.
 """
 
 from typing import Literal

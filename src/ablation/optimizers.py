@@ -14,17 +14,18 @@ from torch.optim import Optimizer
 def decayed(network: nn.Module, scope: str) -> list[nn.Parameter]:
     """The parameters that weight decay acts on.
 
-    "all": every one, as Caffe's solver does unless told otherwise; "weights": those of convolutions and linear layers, no
-    biases and no batch norm; "convolutions": convolution kernels only, as the notebook's kernel_regularizer.
+    "all": every one, as Caffe's solver does unless told otherwise; "weights": those of convolutions and linear layers,
+    no biases and no batch norm; "convolutions": convolution kernels only, as the notebook's kernel_regularizer.
     """
     kinds: dict[str, tuple[type[nn.Module], ...]] = {"weights": (nn.Conv2d, nn.Linear), "convolutions": (nn.Conv2d,)}
     if scope == "all":
         return list(network.parameters())
-    return [module.weight for module in network.modules() if isinstance(module, kinds[scope])]
+    chosen = [module for module in network.modules() if isinstance(module, kinds[scope])]
+    return [parameter for module in chosen for name, parameter in module.named_parameters() if name == "weight"]
 
 
 def build_optimizer(factory: Callable[..., Optimizer], network: nn.Module, scope: str, rate: Tensor) -> Optimizer:
-    """`factory` over two groups, one without decay; each reads its learning rate from the tensor `rate` at every step."""
+    """`factory` over two groups, one without decay; both read their learning rate from the tensor `rate`."""
     chosen = decayed(network, scope)
     ids = {id(p) for p in chosen}
     groups: list[dict[str, Any]] = [{"params": chosen}]

@@ -16,7 +16,8 @@ import torch
 from hydra.utils import get_object
 from torch import Tensor
 
-from ablation import checkpoints, config as configuration, data, devices
+from ablation import checkpoints, data, devices
+from ablation import config as configuration
 from ablation.augmentation import Augmentation
 from ablation.compiling import compile_blocks, worth_compiling
 from ablation.config import SCHEMA, Config
@@ -28,7 +29,7 @@ from ablation.folder import Busy, Clock, History, RunFolder
 from ablation.interrupts import Interrupts
 from ablation.networks import Network, parameter_count
 from ablation.optimizers import build_optimizer, fast_arguments
-from ablation.outcome import Outcome
+from ablation.outcome import Outcome, State
 from ablation.progress import show
 from ablation.schedules import build_schedule
 from ablation.training import Evaluation, Sums, Training
@@ -137,7 +138,7 @@ class Work:
                     message = f"{reason}; left at step {training.step}; the same command goes on from there"
                     return Outcome(self.folder.name, self.folder.path, "interrupted", message)
         record = self.finish()
-        state = "resumed" if self.resumed_at else "done"
+        state: State = "resumed" if self.resumed_at else "done"
         return Outcome(self.folder.name, self.folder.path, state, "", record["metrics"])
 
     def resume(self) -> None:

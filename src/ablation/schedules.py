@@ -34,7 +34,7 @@ def onecycle(lr: float, steps: int, peak: float) -> list[float]:
 
 
 class Schedule:
-    """A table of learning rates. `rate` is a 0-dim tensor that the optimizer reads; `update` sets it for the next step."""
+    """A table of learning rates. `rate` is a 0-dim tensor that the optimizer reads; `begin` sets it for a step."""
 
     def __init__(self, table: Sequence[float], device: torch.device) -> None:
         self.table = torch.tensor(table, dtype=torch.float32, device=device)
@@ -95,7 +95,8 @@ class WarmUp(Schedule):
 
 class Plateau(Schedule):
     """Keras' ReduceLROnPlateau on the epoch's training loss (mode "min", no cooldown): times `factor` after `patience`
-    epochs that were not better than the best by more than `min_delta`, never below `min_lr`."""
+    epochs that were not better than the best by more than `min_delta`, never below `min_lr`.
+    """
 
     def __init__(
         self, lr: float, steps: int, device: torch.device, factor: float, patience: int, min_delta: float, min_lr: float
@@ -138,7 +139,8 @@ def build_schedule(
     min_lr: float = 1e-6,
 ) -> Schedule:
     """The schedule named by `kind`: "multistep" (with the warm-up if `warmup_lr` is given), "cosine", "onecycle" or
-    "plateau". `lr` is its highest rate, `steps` its length. Raises ValueError for another kind."""
+    "plateau". `lr` is its highest rate, `steps` its length. Raises ValueError for another kind.
+    """
     if kind == "plateau":
         return Plateau(lr, steps, device, factor, patience, min_delta, min_lr)
     if kind == "multistep":

@@ -3,8 +3,9 @@
 Options A, B and C are those of He et al. 2015 (arXiv 1512.03385, Sec. 3.3 and 4.1); `avgpool` is the one of the Keras
 notebook this project grew from, known as ResNet-D's (He et al. 2018, arXiv 1812.01187, Fig. 2c).
 
-A shortcut is a function `(in_channels, out_channels, stride) -> nn.Module | None`; None is the identity. `conf/shortcut`
-names each; a new one is one such function and one YAML file. Further arguments come from the YAML, by keyword.
+A shortcut is a function `(in_channels, out_channels, stride) -> nn.Module | None`; None is the identity.
+`conf/shortcut` names each; a new one is one such function and one YAML file. Further arguments come from the YAML, by
+keyword.
 """
 
 from typing import Literal, Protocol
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 
 class Shortcut(Protocol):
-    """What a block asks of a shortcut: a module from (N, in_channels, H, W) to (N, out_channels, ceil(H/stride), ...)."""
+    """What a block asks of a shortcut: (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ...)."""
 
     def __call__(self, in_channels: int, out_channels: int, stride: int) -> nn.Module | None: ...
 

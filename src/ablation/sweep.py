@@ -17,7 +17,7 @@ from omegaconf import open_dict
 
 from ablation import config as configuration
 from ablation.config import Config
-from ablation.outcome import Outcome, summary_table
+from ablation.outcome import Outcome, State, summary_table
 
 
 class CheckedSweeper(BasicSweeper):
@@ -32,7 +32,9 @@ class CheckedSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run every combination of the arguments; leave with the worst job's exit status."""
-        assert self.config is not None and self.hydra_context is not None and self.launcher is not None
+        assert self.config is not None
+        assert self.hydra_context is not None
+        assert self.launcher is not None
         lines = [f"{key}={value}" for key, value in self.params.items()] + arguments
         overrides = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(lines)
         jobs = [[*arm, *job] for job in self.split_arguments(overrides, None)[0] for arm in self.arms]
@@ -49,7 +51,8 @@ class CheckedSweeper(BasicSweeper):
 
     def checked(self, job: Sequence[str]) -> Config:
         """The job's composed and checked configuration. Raises what is wrong with it, before any job has started."""
-        assert self.config is not None and self.hydra_context is not None
+        assert self.config is not None
+        assert self.hydra_context is not None
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
         with open_dict(composed):
             del composed["hydra"]
@@ -73,7 +76,7 @@ def outcome_on_disk(config: Config) -> Outcome:
             status = json.loads((folder / "status.json").read_text())
         except (OSError, ValueError):
             continue
-        state = "interrupted" if status["status"] == "running" else status["status"]
+        state: State = "interrupted" if status["status"] == "running" else status["status"]
         return Outcome(folder.name, folder, state, status.get("message", ""))
     return Outcome(config.name(), None, "failed", "never started, or killed before its folder was made")
 
