@@ -1,0 +1,60 @@
+"""key=value filters of the report's command line, such as data=cifar10 or model.depth=20,56."""
+
+import json
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from ablation.errors import UserError
+
+GROUPS = ("model", "shortcut", "optimizer", "schedule", "augmentation", "data", "trainer", "tracker")
+
+
+def select(runs: pd.DataFrame, filters: Iterable[str]) -> pd.DataFrame:
+    """The runs whose record has key=value for each filter, such as data=cifar10, seed=0 or model.depth=20,56.
+
+    A group's name stands for its member (data=cifar10), model for the network (model=plain20), study for the folder;
+    other keys are the config's or the record's. Raises UserError for a key or value that no run has.
+    """
+    for key, value in (text.split("=", 1) for text in filters):
+        column = column_of(key, runs)
+        wanted = [parse(part) for part in value.split(",")]
+        matches = runs[column].map(partial(is_one_of, wanted))
+        if not matches.any():
+            present = sorted({shown(v) for v in runs[column]})
+            more = f" and {len(present) - 12} more" if len(present) > 12 else ""
+            raise UserError(key, value, f"no run has it; there are {', '.join(present[:12])}{more}")
+        runs = runs[matches]
+    return runs
+
+
+def is_one_of(wanted: list[Any], value: Any) -> bool:
+    """Whether `value` is wanted; true is not 1 here, as it is in Python."""
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in wanted)
+
+
+def column_of(key: str, runs: pd.DataFrame) -> str:
+    """The column that a filter's key means."""
+    names = {"model": "network", "study": "study"} | {group: f"config.{group}.name" for group in GROUPS[1:]}
+    for column in (names.get(key), f"config.{key}", key):
+        if column in runs and not runs[column].map(lambda v: isinstance(v, list | dict)).any():
+            return str(column)
+    keys = sorted(name.removeprefix("config.") for name in map(str, runs.columns) if name.startswith("config."))
+    raise UserError("filter", key, f"no such key; use study, {', '.join(GROUPS)} or one of {', '.join(keys)}")
+
+
+def parse(text: str) -> Any:
+    """A filter's value: a number, true, false, null, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def shown(value: Any) -> str:
+    """A value as one would type it in a filter."""
+    if value is None or value != value:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
