@@ -286,6 +286,11 @@ def problems(config: Config) -> Iterator[UserError]:
     )
     yield from fraction("schedule.factor")
     yield from positive("schedule.warmup_lr", or_null=True)
+    highest = config.optimizer.get("lr")
+    warmup = config.schedule.warmup_lr
+    if warmup is not None and isinstance(highest, int | float) and warmup > highest:
+        allowed = f"must be at most optimizer.lr, {highest:g}; schedule=paper has no warm-up"
+        yield UserError("schedule.warmup_lr", warmup, allowed)
     yield from rule("schedule.warmup_error", lambda v: 0 < v <= 100, "must be a percentage above 0")
     yield from fraction("schedule.peak")
     yield from not_negative("schedule.patience")
@@ -312,9 +317,9 @@ def problems(config: Config) -> Iterator[UserError]:
     yield from rule("seed", lambda v: 0 <= v < 2**63, "must be zero or positive")
     yield from one_of("selection", SELECTIONS)
     yield from positive("early_stopping", or_null=True)
-    by_epoch = config.schedule.kind == "plateau" or config.early_stopping is not None
+    by_epoch = config.schedule.kind == "plateau" or config.early_stopping is not None or config.selection != "final"
     if by_epoch and config.trainer.evaluate_every is not None:
-        allowed = "must be null: the plateau schedule and early stopping count epochs"
+        allowed = "must be null: the plateau schedule, early stopping and selection=best_test look once an epoch"
         yield UserError("trainer.evaluate_every", config.trainer.evaluate_every, allowed)
 
 
@@ -372,7 +377,8 @@ def allowed_targets(group: str) -> set[str]:
 def target(group: str, node: dict[str, Any], given: int) -> Callable[..., Any]:
     """The function that `node` names, its keyword arguments bound; `given` is how many arguments the caller adds.
 
-    Raises UserError for a target that cannot be imported or an argument that it does not take.
+    Raises UserError for a target that cannot be imported or an argument that it does not take. A `_target_` inside an
+    argument is not built: only the one at the top was checked, and a record may come from anywhere.
     """
     for problem in open_group(group, node):
         raise problem
@@ -389,6 +395,6 @@ def target(group: str, node: dict[str, Any], given: int) -> Callable[..., Any]:
                 allowed = f"no such key; {node['_target_']} takes {', '.join(names) or 'none'}"
                 raise UserError(f"{group}.{key}", arguments[key], allowed)
     partial: Callable[..., Any] = instantiate(
-        {"_target_": node["_target_"], **arguments}, _partial_=True, _convert_="all"
+        {"_target_": node["_target_"], **arguments}, _partial_=True, _convert_="all", _recursive_=False
     )
     return partial

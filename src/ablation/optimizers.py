@@ -53,7 +53,10 @@ def fast_arguments(names: set[str], device: torch.device) -> dict[str, bool]:
 
 
 def l2_penalty(optimizer: Optimizer) -> Tensor:
-    """1/2 weight_decay sum(w^2) over the decayed parameters: the loss term whose gradient is coupled weight decay."""
+    """1/2 weight_decay sum(w^2) over the decayed parameters: the loss term whose gradient is coupled weight decay.
+
+    Zero for an optimizer without weight decay.
+    """
     group = optimizer.param_groups[0]
     squares = [norm.square() for norm in torch._foreach_norm(group["params"])]
-    return torch.stack(squares).sum() * (group["weight_decay"] / 2)
+    return torch.stack(squares).sum() * (group.get("weight_decay", 0.0) / 2)

@@ -138,6 +138,8 @@ class Work:
                     message = f"{reason}; left at step {training.step}; the same command goes on from there"
                     return Outcome(self.folder.name, self.folder.path, "interrupted", message)
         record = self.finish()
+        if config.trainer.progress is not False:
+            print(f"{self.folder.name}: {result_line(record)}", flush=True)
         state: State = "resumed" if self.resumed_at else "done"
         return Outcome(self.folder.name, self.folder.path, state, "", record["metrics"])
 
@@ -160,7 +162,7 @@ class Work:
             self.history = History(self.folder.path / "history.jsonl", up_to_step=self.resumed_at)
             print(f"{self.folder.name}: goes on at step {self.resumed_at} of {self.config.schedule.steps}")
         self.folder.status("running", self.training.step, self.config.schedule.steps)
-        self.window = Clock()
+        self.window = Clock(state["window_seconds"] if state else 0.0)
 
     def evaluate(self) -> dict[str, Any]:
         """Read the running sums, evaluate, and add a row to the history. Raises Diverged."""
@@ -227,7 +229,8 @@ class Work:
             "best": self.best,
             "stopped_early": self.stopped_early,
             "seconds": self.clock.seconds(),
-            "train_seconds": self.train_clock + seconds,
+            "train_seconds": self.train_clock,
+            "window_seconds": seconds,  # of the history row that is under way
         }
         checkpoints.save(self.folder.path, state)
         self.folder.status("running", self.training.step, self.config.schedule.steps)
@@ -340,24 +343,30 @@ def load_data(config: Config) -> data.Splits:
     return splits
 
 
-def build_training(
-    config: Config, splits: data.Splits, normalization: data.Normalization, device: torch.device, precision: str
-) -> Training:
-    """Network, optimizer, schedule and loop of `config`, from plain arguments, freshly initialised from its seed."""
-    model, optimizer = config.model, config.optimizer
+def build_network(config: Config, classes: int, device: torch.device) -> Network:
+    """The network of `config` on `device`, freshly initialised from its seed."""
+    model = config.model
     shortcut = configuration.target("shortcut", config.shortcut, given=3) if model.residual else None
     with torch.random.fork_rng(devices=[]):  # on the CPU: the same weights for every device, and no other run's draws
         torch.manual_seed(config.seed)
         network = Network(
             model.depth,
             shortcut,
-            classes=len(splits.classes),
+            classes=classes,
             width=model.width,
             init=model.init,  # type: ignore[arg-type]  # checked by config.problems
             batch_norm_momentum=model.batch_norm_momentum,
             batch_norm_eps=model.batch_norm_eps,
         )
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def build_training(
+    config: Config, splits: data.Splits, normalization: data.Normalization, device: torch.device, precision: str
+) -> Training:
+    """Network, optimizer, schedule and loop of `config`, from plain arguments, freshly initialised from its seed."""
+    optimizer = config.optimizer
+    network = build_network(config, len(splits.classes), device)
     plan = {key: value for key, value in vars(config.schedule).items() if key not in ("name", "kind", "steps")}
     schedule = build_schedule(config.schedule.kind, optimizer["lr"], config.schedule.steps, device, **plan)
     names = set(inspect.signature(get_object(optimizer["_target_"])).parameters)
@@ -375,6 +384,18 @@ def build_training(
         config.seed,
         precision,
     )
+
+
+def result_line(record: dict[str, Any]) -> str:
+    """What a finished run says last; a number that was selected on the test set is never shown without that label."""
+    metrics = record["metrics"]
+    final = f"train error {metrics['train_error']:.2f} %, test error {metrics['test_error']:.2f} %"
+    where = f"step {record['step']}" + (" (stopped early)" if record["stopped_early"] else "")
+    line = f"done at {where}: {final}"
+    if metrics["selected_on"] is None:
+        return line
+    error, step = metrics["selected_test_error"], metrics["selected_step"]
+    return f"{line}; best test error {error:.2f} % (accuracy {100 - error:.2f} %) at step {step}, selected on test"
 
 
 def recorded(config: Config, precision: str) -> dict[str, Any]:

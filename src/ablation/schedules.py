@@ -43,7 +43,7 @@ class Schedule:
 
     def begin(self) -> None:
         """Set `rate` for the step that comes now."""
-        self.rate.copy_(self.table[self.step])
+        self.rate.copy_(self.table.take(self.step))  # table[step] would ask the host
 
     def end(self, error: Tensor) -> None:
         """Count the step; `error` is its batch's error, a fraction, on the device."""
@@ -77,7 +77,7 @@ class WarmUp(Schedule):
         self.warm = torch.zeros((), dtype=torch.bool, device=device)
 
     def begin(self) -> None:
-        self.rate.copy_(torch.where(self.warm, self.table[self.step], self.warmup_lr))
+        self.rate.copy_(torch.where(self.warm, self.table.take(self.step), self.warmup_lr))
 
     def end(self, error: Tensor) -> None:
         self.recent.index_copy_(0, (self.step % WARMUP_WINDOW).view(1), error.view(1).to(self.recent))
@@ -111,7 +111,7 @@ class Plateau(Schedule):
             return
         self.wait += 1
         if self.wait >= self.patience:
-            self.lr, self.wait = max(self.lr * self.factor, self.min_lr), 0
+            self.lr, self.wait = min(self.lr, max(self.lr * self.factor, self.min_lr)), 0
             self.table.fill_(self.lr)
 
     def state_dict(self) -> dict[str, Any]:
