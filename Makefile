@@ -27,7 +27,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format
 
 lock: $(INSTALLED)  ## requirements.txt anew, from what pyproject.toml allows
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-tools
+	$(BIN)/python -m pip install -qq --disable-pip-version-check pip-tools
 	$(BIN)/pip-compile --quiet --upgrade --strip-extras --extra test --output-file requirements.txt \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host pyproject.toml
 
@@ -43,5 +43,5 @@ $(INSTALLED): pyproject.toml requirements.txt
 		echo "make: Python 3.11, 3.12 or 3.13 with venv is needed, not found as: $(PYTHONS) (choose one: make PYTHON=/path/to/python3.12; Debian, Ubuntu: apt install python3-venv)" >&2; \
 		exit 1; }
 	@echo "Installing into .venv (once; PyTorch for CUDA is several gigabytes and takes minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint requirements.txt --editable '.[$(EXTRAS)]'
 	@touch $@

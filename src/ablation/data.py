@@ -203,10 +203,8 @@ def _download(dataset: "type[CIFAR10]", root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _locked(root):
-            if not _damaged(dataset, root):  # another process has brought it
-                return
             socket.setdefaulttimeout(DOWNLOAD_STALL)
-            dataset(str(root), download=True)
+            dataset(str(root), download=True)  # which downloads nothing if another process has brought it
     except (OSError, RuntimeError, EOFError, HTTPException, TarError, zlib.error) as error:
         reason = str(error) or type(error).__name__
     finally:
