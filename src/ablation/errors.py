@@ -15,5 +15,4 @@ class UserError(Exception):
         self.key, self.value, self.allowed = key, value, allowed
 
     def __str__(self) -> str:
-        shown = " ".join(str(self.value).split())
-        return f"{self.key}={shown}: {self.allowed}"
+        return " ".join(f"{self.key}={self.value}: {self.allowed}".split())  # one line, whatever the value holds

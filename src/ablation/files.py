@@ -5,15 +5,17 @@ import io
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from ablation.errors import UserError
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a new file and put it in `path`'s place once it is on the disk; readers see the old or the new.
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], durable: bool = True) -> None:
+    """Let `write` fill a new file and put it in `path`'s place once it is whole; a reader sees the old or the new.
 
+    `durable=False` leaves to the system when it reaches the disk: for what a power cut may take along.
     Raises UserError where the folder cannot be written or the disk is full; what was there stays as it was.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -21,11 +23,33 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+        if durable:
+            sync_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the folder's entries to the disk: a rename is not there before."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Delete what killed processes left half written. For the holder of the folder's lock only."""
+    for path in folder.glob("*.tmp"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
@@ -33,10 +57,10 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     return UserError("results", path, f"cannot be written: {error.strerror or error}; what was there is left as it was")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, durable: bool = True) -> None:
     """Write `value` as indented JSON, atomically. NaN and infinity are refused: they are not JSON."""
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode()), durable)
 
 
 def read_json(path: Path) -> Any:

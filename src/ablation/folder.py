@@ -14,16 +14,17 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ablation import checkpoints
 from ablation.config import SCHEMA, Config
 from ablation.errors import UserError
-from ablation.files import cannot_write, read_json, write_atomically, write_json
+from ablation.files import cannot_write, read_json, remove_temporary, write_atomically, write_json
 
 
 class Busy(Exception):
@@ -53,40 +54,78 @@ class RunFolder:
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock.truncate(0)
+                lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+                lock.flush()
             except BlockingIOError:
                 lock.seek(0)
                 raise Busy(f"{lock.read().strip() or 'another process'} is training this run") from None
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
+            except OSError as error:
+                raise cannot_write(self.path / "lock", error) from error
             yield
 
-    def check_version(self) -> None:
-        """Raise UserError if another version of the schema made this folder."""
-        status = read_json(self.path / "status.json")
-        if isinstance(status, dict) and status.get("schema") != SCHEMA:
-            allowed = f"was made with schema {status.get('schema')}, this version writes {SCHEMA}; move it elsewhere"
-            raise UserError("results", self.path, allowed)
+    def check_owner(self) -> None:
+        """Raise UserError if another version of the schema, or another run, made this folder."""
+        for name in ("status.json", "record.json"):
+            made = read_json(self.path / name)
+            if not isinstance(made, dict):
+                continue
+            if made.get("schema") != SCHEMA:
+                allowed = f"was made with schema {made.get('schema')}, this version writes {SCHEMA}; move it elsewhere"
+                raise UserError("results", self.path, allowed)
+            if made.get("id") != self.identity:
+                allowed = f"holds run {made.get('id')}, but this one is {self.identity}; move it elsewhere"
+                raise UserError("results", self.path, allowed)
 
     def record(self) -> dict[str, Any] | None:
-        """The record of the finished run, or None."""
+        """The record of the finished run, or None; a damaged one counts as none."""
         record = read_json(self.path / "record.json")
-        return record if isinstance(record, dict) and record.get("id") == self.identity else None
+        whole = isinstance(record, dict) and record.get("id") == self.identity and "metrics" in record
+        return record if whole else None
 
-    def set_aside(self) -> Path | None:
-        """Move what is there to results/replaced/, for `overwrite=true`; the lock file stays. Returns where it went."""
+    def tidy(self) -> None:
+        """Finish what a process killed behind its record left undone: status, checkpoints, temporary files."""
+        status = read_json(self.path / "status.json")
+        left = [*checkpoints.present(self.path), *self.path.glob("*.tmp")]
+        if not left and isinstance(status, dict) and status.get("status") == "done":
+            return
+        with suppress(Busy, UserError), self.held():  # somebody else's business, or a published folder
+            record = self.record()
+            assert record is not None
+            self.status("done", record["step"], record["config"]["schedule"]["steps"])
+            checkpoints.remove(self.path)
+            remove_temporary(self.path)
+
+    def unfit_to_go_on(self, config: Config) -> list[Path]:
+        """What must be set aside before training: all files if it is to start anew, a damaged record, or nothing.
+
+        `overwrite` starts a run anew once: cut off and started again, such a run goes on like any other.
+        """
         found = [path for path in self.path.iterdir() if path.name != "lock"]
-        if not found:
-            return None
+        broken = self.path / "record.json"
+        begun_anew = read_yaml(self.path / "config.yaml").get("overwrite") is True
+        unreadable = checkpoints.present(self.path) and not checkpoints.any_whole(self.path)
+        if config.overwrite and (broken.exists() or unreadable or not begun_anew):
+            return found
+        if not broken.exists():
+            return []
+        return [broken] if checkpoints.present(self.path) else found
+
+    def set_aside(self, paths: list[Path]) -> Path:
+        """Move files to results/replaced/ and return where they are; the record goes last, so that none is half gone."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
         aside = self.replaced / f"{self.name}.{stamp}"
-        aside.mkdir(parents=True)
-        for path in found:
-            shutil.move(path, aside / path.name)
+        try:
+            aside.mkdir(parents=True)
+            for path in sorted(paths, key=lambda path: path.name == "record.json"):
+                shutil.move(path, aside / path.name)
+        except OSError as error:
+            raise cannot_write(aside, error) from error
         return aside
 
     def begin(self, config: Config) -> None:
-        """Write down what is run."""
+        """Write down what is run, and clear away what a killed process left half written."""
+        remove_temporary(self.path)
         text = yaml.safe_dump(config.to_dict(), sort_keys=False)
         write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
         (self.path / "traceback.txt").unlink(missing_ok=True)
@@ -95,22 +134,16 @@ class RunFolder:
         """Say how far the run is, or how it ended."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         own = {"schema": SCHEMA, "id": self.identity, "pid": os.getpid(), "host": socket.gethostname(), "updated": now}
-        write_json(
-            self.path / "status.json", {"status": status, "step": step, "steps": steps, "message": message} | own
-        )
-
-    def last_step(self) -> int:
-        """The step that the status file knows of."""
-        status = read_json(self.path / "status.json")
-        return int(status.get("step", 0)) if isinstance(status, dict) else 0
+        state = {"status": status, "step": step, "steps": steps, "message": message}
+        write_json(self.path / "status.json", state | own, durable=False)  # for people to look at: no run goes on from it
 
 
 class History:
     """`history.jsonl`: a row per evaluation, each on the disk when `append` returns (line-buffered)."""
 
-    def __init__(self, path: Path, up_to_step: int) -> None:
-        """Open the file and cut it back to the rows up to a step: those behind it are of steps that will come again."""
-        self.rows = [row for row in read_rows(path) if row["step"] <= up_to_step]
+    def __init__(self, path: Path, rows: list[dict[str, Any]]) -> None:
+        """Open the file with just the rows that the checkpoint knows: those behind it are of steps that come again."""
+        self.rows = list(rows)
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         write_atomically(path, lambda file: file.write(text.encode()))
         self.path = path
@@ -125,7 +158,8 @@ class History:
         self.rows.append(row)
 
     def close(self) -> None:
-        self.file.close()
+        with suppress(OSError):  # what could not be written was reported by `append`
+            self.file.close()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -143,6 +177,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
     return rows
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; empty if it is missing or broken."""
+    try:
+        value = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 class Clock:

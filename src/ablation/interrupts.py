@@ -1,34 +1,49 @@
-"""Signals that ask a run to leave: it finishes its step and writes a checkpoint; a second SIGINT ends it at once."""
+"""Signals and the time limit that ask a run to leave: it finishes its step and writes a checkpoint.
+
+A second SIGINT ends the process at once; then the last checkpoint written is what counts. The time limit is the
+process's, as a machine lent by the hour asks for it: in a sweep it is the whole sweep's, not each run's.
+"""
 
 import os
 import signal
 import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+PROCESS_STARTED = time.monotonic()
+"""Near enough: this module is imported before torch is."""
 
 
 class Interrupts:
     """Context manager that notes a signal or the end of the time limit in `reason` instead of dying of it.
 
-    Entered in the main thread only; elsewhere (a launcher's thread) just the time limit works. On leaving, the old
-    handlers are back, and one that was a function (a batch system's, which requeues the job) hears the signal then.
+    One inside another hears what the outer one hears: so a signal to one job of a sweep ends the sweep. Signals are
+    noted in the main thread only; elsewhere (a launcher's thread) just the time limit works. On leaving the outermost,
+    the old handlers are back, and one that was a function (a batch system's, which requeues the job) hears the signal.
     """
 
+    current: ClassVar["Interrupts | None"] = None
+
     def __init__(self, time_limit: float | None = None) -> None:
-        """`time_limit` in minutes."""
-        self.deadline = None if time_limit is None else time.monotonic() + 60 * time_limit
+        """`time_limit` in minutes since the process was started."""
+        self.deadline = None if time_limit is None else PROCESS_STARTED + 60 * time_limit
         self.signal: signal.Signals | None = None
         self.old: dict[signal.Signals, Any] = {}
+        self.outer: Interrupts | None = None
 
     def __enter__(self) -> "Interrupts":
-        if threading.current_thread() is threading.main_thread():
+        self.outer = Interrupts.current
+        if self.outer is None and threading.current_thread() is threading.main_thread():
             self.old = {number: signal.signal(number, self.note) for number in SIGNALS}
+        Interrupts.current = self
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        Interrupts.current = self.outer
         for number, handler in self.old.items():
             signal.signal(number, handler)
         if self.signal is not None:
@@ -41,6 +56,8 @@ class Interrupts:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
             os._exit(128 + signal.SIGINT)
         self.signal = signal.Signals(number)
+        advice = "; SIGINT again ends it at once" if number == signal.SIGINT else ""
+        os.write(2, f"{self.signal.name}: leaving after this step, with a checkpoint{advice}\n".encode())
 
     @property
     def reason(self) -> str | None:
@@ -49,4 +66,4 @@ class Interrupts:
             return f"it was asked to by {self.signal.name}"
         if self.deadline is not None and time.monotonic() > self.deadline:
             return "its time limit was reached"
-        return None
+        return self.outer.reason if self.outer else None

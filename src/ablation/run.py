@@ -5,10 +5,11 @@ config -> data, network, optimizer, schedule (plain arguments) -> Training -> hi
 
 import hashlib
 import inspect
+import io
 import math
 import traceback
 from collections.abc import Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,7 +33,7 @@ from ablation.optimizers import build_optimizer, fast_arguments
 from ablation.outcome import Outcome, State
 from ablation.progress import show
 from ablation.schedules import build_schedule
-from ablation.training import Evaluation, Sums, Training
+from ablation.training import Evaluation, Training
 
 Steps = Generator[None, None, Outcome]
 """A run that is advanced a step at a time; its value at the end is its outcome."""
@@ -44,8 +45,7 @@ class Diverged(Exception):
 
 def run(config: Config) -> Outcome:
     """Train, go on with, or find done the run that `config` describes. Raises UserError for bad input."""
-    with Interrupts(config.trainer.time_limit) as interrupts:
-        steps = advance(config, interrupts)
+    with Interrupts(config.trainer.time_limit) as interrupts, closing(advance(config, interrupts)) as steps:
         while True:
             try:
                 next(steps)
@@ -59,17 +59,49 @@ def advance(config: Config, interrupts: Interrupts) -> Steps:
     device = devices.pick_device(config.trainer.device)
     precision = devices.pick_precision(config.trainer.precision, device)
     folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
-    folder.check_version()
+    folder.check_owner()
     if not config.overwrite and (record := folder.record()) is not None:
-        print(f"{folder.name}: done; {folder.path / 'record.json'}")
-        return Outcome(folder.name, folder.path, "skipped", "it was done before", record["metrics"])
-    work = Work(config, folder, device, precision)  # everything that can be wrong with the input shows here
+        folder.tidy()
+        return skipped(folder, record)
+    if reason := interrupts.reason:
+        return Outcome(folder.name, folder.path, "interrupted", f"{reason}; not begun")
+    try:
+        work = Work(config, folder, device, precision)  # everything that can be wrong with the input shows here
+    except UserError:
+        raise
+    except Exception as error:  # no mistake of the user's: a device out of memory, a fault in their own shortcut
+        with folder.held():
+            return failed(folder, 0, config.schedule.steps, error)
     try:
         with folder.held():
+            if not config.overwrite and (record := folder.record()) is not None:  # another process was faster
+                return skipped(folder, record)
             return (yield from guarded(work, interrupts))
     except Busy as busy:
-        print(f"{folder.name}: {busy}; left to it")
+        print(f"{folder.name}: {busy}; left to it", flush=True)
         return Outcome(folder.name, folder.path, "busy", str(busy))
+
+
+def skipped(folder: RunFolder, record: dict[str, Any]) -> Outcome:
+    """The outcome of a run that was done before."""
+    print(f"{folder.name}: done; {folder.path / 'record.json'}", flush=True)
+    return Outcome(folder.name, folder.path, "skipped", "it was done before", record["metrics"])
+
+
+def failed(folder: RunFolder, step: int, steps: int, error: Exception) -> Outcome:
+    """Note the failure in the folder and say where to look."""
+    note_failure(folder, step, steps, error)
+    message = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
+    print(f"{folder.name}: failed: {message}; traceback in {folder.path / 'traceback.txt'}", flush=True)
+    return Outcome(folder.name, folder.path, "failed", message)
+
+
+def note_failure(folder: RunFolder, step: int, steps: int, error: Exception) -> None:
+    """Traceback and status into the folder at once; a folder that cannot be written keeps what it has."""
+    text = "".join(traceback.format_exception(error))
+    with suppress(UserError):
+        write_atomically(folder.path / "traceback.txt", lambda file: file.write(text.encode()))
+        folder.status("failed", step, steps, str(error))
 
 
 def guarded(work: "Work", interrupts: Interrupts) -> Steps:
@@ -81,13 +113,14 @@ def guarded(work: "Work", interrupts: Interrupts) -> Steps:
         folder.status("interrupted" if outcome.state == "interrupted" else "done", last, steps, message)
         return outcome
     except UserError as error:
-        work.note_failure(error)
+        note_failure(folder, work.training.step, steps, error)
         raise
     except Exception as error:
-        work.note_failure(error)
-        message = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
-        print(f"{folder.name}: failed: {message}; traceback in {folder.path / 'traceback.txt'}", flush=True)
-        return Outcome(folder.name, folder.path, "failed", message)
+        return failed(folder, work.training.step, steps, error)
+    except BaseException:  # closed by a launcher, or a batch system's SystemExit: leave the lock and say so
+        with suppress(UserError):
+            folder.status("interrupted", work.training.step, steps, "ended at once; it goes on from its last checkpoint")
+        raise
 
 
 class Work:
@@ -109,14 +142,16 @@ class Work:
         self.gradients_at_start: dict[str, float] = {}
         self.best: dict[str, Any] = {"error": math.inf, "step": 0, "evaluations_since": 0, "weights": None}
         self.history: History
-        self.resumed_at = 0
+        self.window = Clock()
+        self.resumed_at = self.saved_at = 0
         self.stopped_early = False
 
     def train(self, interrupts: Interrupts) -> Steps:
         """The run's steps, evaluations and checkpoints in order; the end is the record."""
         config, training = self.config, self.training
-        if config.overwrite and (aside := self.folder.set_aside()):
-            print(f"{self.folder.name}: the old run is kept at {aside}")
+        if unfit := self.folder.unfit_to_go_on(config):
+            damaged = "" if config.overwrite else "record.json is damaged; "
+            print(f"{self.folder.name}: {damaged}what was there is kept at {self.folder.set_aside(unfit)}", flush=True)
         self.folder.begin(config)
         self.resume()
         steps, every = config.schedule.steps, config.trainer.evaluate_every or training.steps_per_epoch
@@ -125,6 +160,8 @@ class Work:
             stack.callback(shown.close)
             stack.callback(self.history.close)
             while training.step < steps and not self.stopped_early:
+                if reason := interrupts.reason:
+                    return self.leave(reason)
                 training.advance()
                 shown.step(training.step)
                 yield
@@ -133,10 +170,6 @@ class Work:
                     shown.row(row, steps)
                 if training.step % config.trainer.checkpoint_every == 0:
                     self.save_checkpoint()
-                if (reason := interrupts.reason) and training.step < steps:
-                    self.save_checkpoint()
-                    message = f"{reason}; left at step {training.step}; the same command goes on from there"
-                    return Outcome(self.folder.name, self.folder.path, "interrupted", message)
         record = self.finish()
         if config.trainer.progress is not False:
             print(f"{self.folder.name}: {result_line(record)}", flush=True)
@@ -147,28 +180,44 @@ class Work:
         """Go on from the folder's newest whole checkpoint, or start."""
         state = checkpoints.load(self.folder.path, lambda line: print(f"{self.folder.name}: {line}"))
         if state is None:
-            self.history = History(self.folder.path / "history.jsonl", up_to_step=0)
+            self.window, self.history = Clock(), History(self.folder.path / "history.jsonl", [])
+            torch.manual_seed(self.config.seed)  # the loop draws nothing from it; dropout in a user's own shortcut does
             self.gradients_at_start = gradient_norms(self.training.network, self.data.train, self.normalization)
         else:
             if state["id"] != self.folder.identity:
                 raise UserError("checkpoint", self.folder.path, f"belongs to run {state['id']}, not to this one")
             if state["data"] != self.data.checksum:
                 raise UserError("data.root", self.config.data_root, "its data is not what this run began with")
-            self.training.load_state_dict(state["training"])
-            self.gradients_at_start, self.best = state["gradients_at_start"], state["best"]
-            self.stopped_early = state["stopped_early"]
-            self.clock, self.train_clock = Clock(state["seconds"]), state["train_seconds"]
-            self.resumed_at = self.training.step
-            self.history = History(self.folder.path / "history.jsonl", up_to_step=self.resumed_at)
-            print(f"{self.folder.name}: goes on at step {self.resumed_at} of {self.config.schedule.steps}")
+            try:
+                self.restore(state)
+            except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+                allowed = f"does not fit this version ({type(error).__name__}: {error}); {checkpoints.START_ANEW}"
+                raise UserError("checkpoint", self.folder.path, allowed) from error
+            print(f"{self.folder.name}: goes on at step {self.resumed_at} of {self.config.schedule.steps}", flush=True)
         self.folder.status("running", self.training.step, self.config.schedule.steps)
-        self.window = Clock(state["window_seconds"] if state else 0.0)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Become what `save_checkpoint` saw. Raises whatever a foreign state leads to."""
+        self.training.load_state_dict(state["training"])
+        self.gradients_at_start, self.best = state["gradients_at_start"], state["best"]
+        self.stopped_early = state["stopped_early"]
+        self.clock, self.train_clock = Clock(state["seconds"]), state["train_seconds"]
+        self.window = Clock(state["window_seconds"])
+        self.resumed_at = self.saved_at = self.training.step
+        self.history = History(self.folder.path / "history.jsonl", state["history"])
+
+    def leave(self, reason: str) -> Outcome:
+        """Checkpoint, unless the last one is of this very step, and say how to go on."""
+        if self.training.step != self.saved_at:
+            self.save_checkpoint()
+        message = f"{reason}; left at step {self.training.step}; the same command goes on from there"
+        return Outcome(self.folder.name, self.folder.path, "interrupted", message)
 
     def evaluate(self) -> dict[str, Any]:
         """Read the running sums, evaluate, and add a row to the history. Raises Diverged."""
         training = self.training
         sums = training.read_sums()
-        self.stop_if_diverged(sums)
+        self.stop_if_diverged(sums.first_bad_step)
         seconds = self.window.seconds()
         self.train_clock += seconds
         test = training.evaluate(self.data.test)
@@ -195,14 +244,18 @@ class Work:
         self.window = Clock()
         return row
 
-    def stop_if_diverged(self, sums: Sums) -> None:
-        """Raise Diverged if a loss was not finite since the last look."""
-        if sums.first_bad_step is None:
-            return
+    def stop_if_diverged(self, bad_step: int | None) -> None:
+        """Raise Diverged if a loss was not finite, at `bad_step`, or the weights are not."""
+        training, what = self.training, "loss"
+        if bad_step is None:
+            weights = [value.isfinite().all() for value in training.network.state_dict().values()]
+            if bool(torch.stack(weights).all()):
+                return
+            bad_step, what = training.step - 1, "network"  # the update broke it behind a finite loss
         good = self.folder.path / checkpoints.NEWEST
         kept = f"last good checkpoint: {good}" if good.exists() else "there is no checkpoint before it"
-        rate = float(self.training.schedule.rate)
-        raise Diverged(f"the loss is not finite at step {sums.first_bad_step}, learning rate {rate:g}; {kept}")
+        rate = training.schedule.rate_at(bad_step)
+        raise Diverged(f"the {what} is not finite at step {bad_step}, learning rate {rate:g}; {kept}")
 
     def note_best(self, test: Evaluation) -> None:
         """Remember the least test error and, where it selects the result, its weights; stop early if asked to."""
@@ -218,8 +271,8 @@ class Work:
 
     def save_checkpoint(self) -> None:
         """Write everything that is needed to go on. Raises Diverged rather than save a broken network."""
-        if int(self.training.first_bad_step) >= 0:
-            self.stop_if_diverged(self.training.read_sums())
+        bad_step = int(self.training.first_bad_step)
+        self.stop_if_diverged(bad_step if bad_step >= 0 else None)
         seconds = self.window.seconds()
         state = {
             "id": self.folder.identity,
@@ -227,12 +280,14 @@ class Work:
             "training": self.training.state_dict(),
             "gradients_at_start": self.gradients_at_start,
             "best": self.best,
+            "history": self.history.rows,
             "stopped_early": self.stopped_early,
             "seconds": self.clock.seconds(),
             "train_seconds": self.train_clock,
             "window_seconds": seconds,  # of the history row that is under way
         }
         checkpoints.save(self.folder.path, state)
+        self.saved_at = self.training.step
         self.folder.status("running", self.training.step, self.config.schedule.steps)
 
     def finish(self) -> dict[str, Any]:
@@ -243,7 +298,9 @@ class Work:
         selected_on_test = config.selection == "best_test"
         weights = self.best["weights"] if selected_on_test else training.network.state_dict()
         weights = {name: value.cpu() for name, value in weights.items()}
-        write_atomically(self.folder.path / "weights.pt", lambda file: torch.save(weights, file))
+        buffer = io.BytesIO()  # torch.save meets a full disk with a RuntimeError of its own
+        torch.save(weights, buffer)
+        write_atomically(self.folder.path / "weights.pt", lambda file: file.write(buffer.getbuffer()))
         last = self.history.rows[-1]
         metrics = {
             "train_error": train.error,
@@ -323,15 +380,6 @@ class Work:
             }
             for name, std in stds.items()
         ]
-
-    def note_failure(self, error: Exception) -> None:
-        """Traceback and status into the folder at once; a folder that cannot be written keeps what it has."""
-        text = "".join(traceback.format_exception(error))
-        try:
-            write_atomically(self.folder.path / "traceback.txt", lambda file: file.write(text.encode()))
-            self.folder.status("failed", self.training.step, self.config.schedule.steps, str(error))
-        except UserError:
-            pass
 
 
 def load_data(config: Config) -> data.Splits:

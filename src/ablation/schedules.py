@@ -45,6 +45,10 @@ class Schedule:
         """Set `rate` for the step that comes now."""
         self.rate.copy_(self.table.take(self.step))  # table[step] would ask the host
 
+    def rate_at(self, step: int) -> float:
+        """The rate that a step of late was taken with, for a message; waits for the device."""
+        return float(self.table[step])
+
     def end(self, error: Tensor) -> None:
         """Count the step; `error` is its batch's error, a fraction, on the device."""
         self.step += 1
@@ -78,6 +82,9 @@ class WarmUp(Schedule):
 
     def begin(self) -> None:
         self.rate.copy_(torch.where(self.warm, self.table.take(self.step), self.warmup_lr))
+
+    def rate_at(self, step: int) -> float:
+        return super().rate_at(step) if self.warm else float(self.warmup_lr)
 
     def end(self, error: Tensor) -> None:
         self.recent.index_copy_(0, (self.step % WARMUP_WINDOW).view(1), error.view(1).to(self.recent))

@@ -85,6 +85,11 @@ class Training:
         self.steps_summed = 0
 
     @property
+    def device_module(self) -> Any:
+        """torch.cuda, torch.mps, ..."""
+        return torch.get_device_module(self.device)
+
+    @property
     def epoch(self) -> float:
         """Passes over the training set so far."""
         return self.step / self.steps_per_epoch
@@ -170,6 +175,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "rng": torch.get_rng_state(),  # not used by the loop; a user's own shortcut may, for dropout
+            "device_rng": None if self.device.type == "cpu" else self.device_module.get_rng_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -183,6 +189,8 @@ class Training:
         self.schedule.load_state_dict(state["schedule"])
         use_rate(self.optimizer, self.schedule.rate)
         torch.set_rng_state(state["rng"])
+        if state.get("device_rng") is not None and self.device.type != "cpu":
+            self.device_module.set_rng_state(state["device_rng"])
         self.epoch_begun = -1  # its order and draws follow from (seed, epoch)
 
 
