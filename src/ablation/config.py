@@ -5,16 +5,20 @@ the rules about values, and `Config.identity` the part of it that defines a resu
 `--help`, `--cfg job` and shell completion answer at once.
 """
 
+import functools
 import hashlib
 import inspect
 import json
 import math
+import typing
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hydra
 import yaml
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -30,6 +34,9 @@ SCHEMA = 1
 INITS = ("he_fan_in", "he_fan_out", "glorot")
 SCHEDULES = ("multistep", "cosine", "onecycle", "plateau")
 DATA_SETS = ("cifar10", "cifar100", "digits", "image_folder")
+TRAINING_PICTURES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1438}
+"""Known without loading them, so that a sweep stops before its first job."""
+MAX_STEPS = 10_000_000
 NORMALIZATIONS = ("pixel_mean", "pixel_standardize", "channel_standardize")
 POLICIES = (None, "trivial_augment")
 DECAY_SCOPES = ("all", "weights", "convolutions")
@@ -113,7 +120,7 @@ class Data:
 
 @dataclass
 class Trainer:
-    """How the run is executed. Only `precision` is part of a run's identity."""
+    """How the run is executed. Only `precision`, and `evaluate_every` if it is given, are part of a run's identity."""
 
     name: str = "fast"
     device: str = "auto"
@@ -142,6 +149,8 @@ class Tracker:
     entity: str | None = None
     group: str | None = None
     """null: the sweep's name."""
+    timeout: float = 10.0
+    """Seconds that W&B may take to answer, to begin or to finish, before the run goes on without it."""
 
 
 @dataclass
@@ -182,12 +191,15 @@ class Config:
         """
         parts = {key: value for key, value in self.to_dict().items() if key not in ("tracker", "overwrite", "results")}
         parts["trainer"] = {"precision": precision}
+        if self.trainer.evaluate_every is not None:  # it says which iterates can be the best one
+            parts["trainer"]["evaluate_every"] = self.trainer.evaluate_every
+        parts["optimizer"] = {key: 0.0 + value if number(value) else value for key, value in self.optimizer.items()}
         parts["schema"] = SCHEMA
         if not self.model.residual:
             del parts["shortcut"]
         root = parts["data"].pop("root")
-        if self.data.name == "image_folder":  # here the folder is the data: known by its listing, not by its place
-            parts["data"]["files"] = folder_listing(Path(root))
+        if self.data.name == "image_folder":  # here the folder is the data: known by what is in it, not by its place
+            parts["data"]["files"] = folder_digest(Path(root))
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     def name(self) -> str:
@@ -205,10 +217,24 @@ class Config:
         }
 
 
-def folder_listing(root: Path) -> str:
-    """A digest of the names and sizes of all files below `root`."""
-    rows = sorted(f"{p.relative_to(root)} {p.stat().st_size}" for p in root.rglob("*") if p.is_file())
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+def folder_digest(root: Path) -> str:
+    """A digest of the names and contents of all files below `root`, hidden ones left out."""
+    files = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    shown = [path for path in files if not any(part.startswith(".") for part in path.parts)]
+    try:
+        return contents_digest(root, tuple((str(p), (root / p).stat().st_mtime_ns) for p in sorted(shown)))
+    except OSError as error:
+        raise UserError("data.root", root, f"cannot be read: {error.strerror}: {error.filename}") from None
+
+
+@functools.cache
+def contents_digest(root: Path, files: tuple[tuple[str, int], ...]) -> str:
+    """The digest of files given as (path below `root`, time of change): the time is for the cache alone."""
+    digest = hashlib.sha256()
+    for name, _ in files:
+        with open(root / name, "rb") as file:
+            digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def register() -> None:
@@ -221,13 +247,25 @@ def from_hydra(composed: DictConfig) -> Config:
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     check(config)
+    check_arguments(config)
     return config
 
 
-def from_dict(saved: dict[str, Any]) -> Config:
-    """The checked `Config` of a record's `config`. Raises UserError where it does not fit the schema."""
+def compose(overrides: list[str]) -> Config:
+    """The checked `Config` of `conf/` with `overrides`, outside of a Hydra program. Raises what Hydra raises."""
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return from_hydra(hydra.compose("config", overrides))
+
+
+def from_dict(saved: dict[str, Any], changes: dict[str, str] | None = None) -> Config:
+    """The checked `Config` of a record's `config`, with `changes` to it by dotted key.
+
+    Raises UserError where it does not fit the schema.
+    """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(saved))
+        typed = OmegaConf.from_dotlist([f"{key}={value}" for key, value in (changes or {}).items()])
+        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(saved), typed)
     except Exception as error:  # OmegaConf's errors share no useful base class
         raise UserError("config", str(error).splitlines()[0], f"must fit schema {SCHEMA} of this version") from None
     config = OmegaConf.to_object(merged)
@@ -278,7 +316,7 @@ def problems(config: Config) -> Iterator[UserError]:
     yield from optimizer_rules(config.optimizer)
     yield from rule("schedule.name", plain_name, NAME_RULE)
     yield from one_of("schedule.kind", SCHEDULES)
-    yield from positive("schedule.steps")
+    yield from rule("schedule.steps", lambda v: 1 <= v <= MAX_STEPS, f"must be from 1 to {MAX_STEPS:,}")
     yield from rule(
         "schedule.milestones",
         lambda v: all(0 < m < 1 for m in v) and list(v) == sorted(set(v)),
@@ -302,10 +340,15 @@ def problems(config: Config) -> Iterator[UserError]:
     yield from not_negative("augmentation.cutout")
     yield from one_of("augmentation.policy", POLICIES)
     yield from one_of("data.name", DATA_SETS)
+    pictures = TRAINING_PICTURES.get(config.data.name, math.inf)
     yield from not_negative("data.validation")
+    allowed = f"must be below the {pictures} training pictures of {config.data.name}"
+    yield from rule("data.validation", lambda v: v < pictures, allowed)
     yield from not_negative("data.split_seed")
     yield from one_of("data.normalization", NORMALIZATIONS)
     yield from rule("data.batch_size", lambda v: v >= 2, "must be at least 2: batch norm needs it")
+    left = pictures - config.data.validation
+    yield from rule("data.batch_size", lambda v: v <= left, f"must be at most the {left} training pictures")
     yield from rule("trainer.name", plain_name, NAME_RULE)
     yield from rule("trainer.device", device_pattern, f"must be one of {', '.join(DEVICES)}")
     yield from one_of("trainer.precision", PRECISIONS)
@@ -313,6 +356,7 @@ def problems(config: Config) -> Iterator[UserError]:
     yield from positive("trainer.checkpoint_every")
     yield from positive("trainer.time_limit", or_null=True)
     yield from one_of("tracker.mode", TRACKER_MODES)
+    yield from positive("tracker.timeout")
     yield from rule("tracker.project", plain_name, NAME_RULE)
     yield from rule("seed", lambda v: 0 <= v < 2**63, "must be zero or positive")
     yield from one_of("selection", SELECTIONS)
@@ -323,12 +367,12 @@ def problems(config: Config) -> Iterator[UserError]:
         yield UserError("trainer.evaluate_every", config.trainer.evaluate_every, allowed)
 
 
-NAME_RULE = "must be letters, digits, '.', '_' and '-': it becomes part of a folder's name"
+NAME_RULE = "must be at most 64 letters, digits, '.', '_' and '-': it becomes part of a folder's name"
 
 
 def plain_name(value: str) -> bool:
     """Whether `value` may be part of a file's name: nothing that leads out of the results folder."""
-    return bool(value) and value[0] != "." and all(c.isalnum() or c in "._-" for c in value) and value.isascii()
+    return 0 < len(value) <= 64 and value[0] != "." and all(c.isalnum() or c in "._-" for c in value) and value.isascii()
 
 
 def device_pattern(value: str) -> bool:
@@ -371,7 +415,27 @@ def open_group(group: str, node: dict[str, Any]) -> Iterator[UserError]:
 
 def allowed_targets(group: str) -> set[str]:
     """What may be built for `group`: the `_target_`s of the YAML files in conf/, nothing read from elsewhere."""
-    return {yaml.safe_load(path.read_text())["_target_"] for path in (ROOT / "conf" / group).glob("*.yaml")}
+    targets = set()
+    for path in (ROOT / "conf" / group).glob("*.yaml"):
+        try:
+            targets.add(yaml.safe_load(path.read_text())["_target_"])
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+            raise UserError(group, path.stem, f"{path} must be YAML with a _target_: {error}") from None
+    return targets
+
+
+def check_arguments(config: Config) -> None:
+    """Raise UserError for what only the targets know: a key that they do not take, a value that they refuse."""
+    from torch import nn, zeros  # late: shell completion and --cfg get here never
+
+    if config.model.residual:
+        target("shortcut", config.shortcut, given=3)
+    factory = target("optimizer", config.optimizer, given=1)
+    try:
+        factory([nn.Parameter(zeros(1))])
+    except (TypeError, ValueError) as error:
+        allowed = f"{config.optimizer['_target_']} refuses its arguments: {error}"
+        raise UserError("optimizer", config.optimizer["name"], allowed) from None
 
 
 def target(group: str, node: dict[str, Any], given: int) -> Callable[..., Any]:
@@ -394,6 +458,11 @@ def target(group: str, node: dict[str, Any], given: int) -> Callable[..., Any]:
             if key not in names:
                 allowed = f"no such key; {node['_target_']} takes {', '.join(names) or 'none'}"
                 raise UserError(f"{group}.{key}", arguments[key], allowed)
+    for p in accepted:
+        named = typing.get_args(p.annotation) if typing.get_origin(p.annotation) is typing.Literal else ()
+        if named and arguments.get(p.name, named[0]) not in named:
+            allowed = f"must be one of {', '.join(map(str, named))}"
+            raise UserError(f"{group}.{p.name}", arguments[p.name], allowed)
     partial: Callable[..., Any] = instantiate(
         {"_target_": node["_target_"], **arguments}, _partial_=True, _convert_="all", _recursive_=False
     )

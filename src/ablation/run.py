@@ -33,6 +33,7 @@ from ablation.optimizers import build_optimizer, fast_arguments
 from ablation.outcome import Outcome, State
 from ablation.progress import show
 from ablation.schedules import build_schedule
+from ablation.tracker import Silent, track
 from ablation.training import Evaluation, Training
 
 Steps = Generator[None, None, Outcome]
@@ -119,8 +120,10 @@ def guarded(work: "Work", interrupts: Interrupts) -> Steps:
         return failed(folder, work.training.step, steps, error)
     except BaseException:  # closed by a launcher, or a batch system's SystemExit: leave the lock and say so
         with suppress(UserError):
-            folder.status("interrupted", work.training.step, steps, "ended at once; it goes on from its last checkpoint")
+            folder.status("interrupted", work.training.step, steps, "ended at once; goes on from its last checkpoint")
         raise
+    finally:
+        work.tracker.close()
 
 
 class Work:
@@ -142,6 +145,7 @@ class Work:
         self.gradients_at_start: dict[str, float] = {}
         self.best: dict[str, Any] = {"error": math.inf, "step": 0, "evaluations_since": 0, "weights": None}
         self.history: History
+        self.tracker = Silent()
         self.window = Clock()
         self.resumed_at = self.saved_at = 0
         self.stopped_early = False
@@ -154,6 +158,7 @@ class Work:
             print(f"{self.folder.name}: {damaged}what was there is kept at {self.folder.set_aside(unfit)}", flush=True)
         self.folder.begin(config)
         self.resume()
+        self.tracker = track(self.folder.path, config.tracker.mode, config.tracker.timeout)
         steps, every = config.schedule.steps, config.trainer.evaluate_every or training.steps_per_epoch
         with ExitStack() as stack:
             shown = show(self.folder.name, training.step, steps, config.trainer.progress)
@@ -168,6 +173,7 @@ class Work:
                 if training.step % every == 0 or training.step == steps:
                     row = self.evaluate()
                     shown.row(row, steps)
+                    self.tracker.row()
                 if training.step % config.trainer.checkpoint_every == 0:
                     self.save_checkpoint()
         record = self.finish()
