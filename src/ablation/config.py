@@ -361,9 +361,9 @@ def problems(config: Config) -> Iterator[UserError]:
     yield from rule("seed", lambda v: 0 <= v < 2**63, "must be zero or positive")
     yield from one_of("selection", SELECTIONS)
     yield from positive("early_stopping", or_null=True)
-    by_epoch = config.schedule.kind == "plateau" or config.early_stopping is not None or config.selection != "final"
+    by_epoch = config.schedule.kind == "plateau" or config.early_stopping is not None
     if by_epoch and config.trainer.evaluate_every is not None:
-        allowed = "must be null: the plateau schedule, early stopping and selection=best_test look once an epoch"
+        allowed = "must be null: the plateau schedule and early stopping count epochs"
         yield UserError("trainer.evaluate_every", config.trainer.evaluate_every, allowed)
 
 
