@@ -11,13 +11,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from ablation.config import ROOT, Config
 from ablation.errors import UserError
+from ablation.outcome import Outcome
 
 USER_MISTAKE = 2
 """Exit status of a run that was never begun because the input was wrong."""
@@ -39,7 +42,25 @@ def hydra_command(main: Callable[[], Any]) -> None:
         fail(translate(error))
 
 
-def fail(error: UserError) -> None:
+def job(work: Callable[[], Outcome]) -> Outcome:
+    """`work` as one Hydra job: in a sweep its outcome is for the summary; alone, the program leaves with its status.
+
+    It leaves from here, with SystemExit, because Hydra would forget the outcome, and add lines of its own to an error.
+    """
+    alone = HydraConfig.get().mode == RunMode.RUN
+    try:
+        outcome = work()
+    except UserError as error:
+        if alone:
+            fail(error)
+        print(error, file=sys.stderr, flush=True)
+        return Outcome("", None, "failed", str(error))
+    if alone:
+        sys.exit(outcome.exit_status)
+    return outcome
+
+
+def fail(error: UserError) -> NoReturn:
     """Print the one line and leave."""
     print(error, file=sys.stderr)
     sys.exit(USER_MISTAKE)

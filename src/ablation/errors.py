@@ -3,6 +3,10 @@
 from typing import Any
 
 
+AS_TYPED = {"None": "null", "True": "true", "False": "false"}
+"""Python's words and what the user typed for them."""
+
+
 class UserError(Exception):
     """A mistake in the command line, a config file or an input file.
 
@@ -15,4 +19,5 @@ class UserError(Exception):
         self.key, self.value, self.allowed = key, value, allowed
 
     def __str__(self) -> str:
-        return " ".join(f"{self.key}={self.value}: {self.allowed}".split())  # one line, whatever the value holds
+        shown = AS_TYPED.get(str(self.value), self.value)
+        return " ".join(f"{self.key}={shown}: {self.allowed}".split())  # one line, whatever the value holds

@@ -112,7 +112,7 @@ class RunFolder:
         return [broken] if checkpoints.present(self.path) else found
 
     def set_aside(self, paths: list[Path]) -> Path:
-        """Move files to results/replaced/ and return where they are; the record goes last, so that none is half gone."""
+        """Move files to results/replaced/ and return where they are; the record goes last, so none is half gone."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
         aside = self.replaced / f"{self.name}.{stamp}"
         try:
@@ -135,7 +135,7 @@ class RunFolder:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         own = {"schema": SCHEMA, "id": self.identity, "pid": os.getpid(), "host": socket.gethostname(), "updated": now}
         state = {"status": status, "step": step, "steps": steps, "message": message}
-        write_json(self.path / "status.json", state | own, durable=False)  # for people to look at: no run goes on from it
+        write_json(self.path / "status.json", state | own, durable=False)  # for people: no run goes on from it
 
 
 class History:
