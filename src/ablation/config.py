@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import math
+import re
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -372,7 +373,7 @@ NAME_RULE = "must be at most 64 letters, digits, '.', '_' and '-': it becomes pa
 
 def plain_name(value: str) -> bool:
     """Whether `value` may be part of a file's name: nothing that leads out of the results folder."""
-    return 0 < len(value) <= 64 and value[0] != "." and all(c.isalnum() or c in "._-" for c in value) and value.isascii()
+    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", value) is not None
 
 
 def device_pattern(value: str) -> bool:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-
 AS_TYPED = {"None": "null", "True": "true", "False": "false"}
 """Python's words and what the user typed for them."""
 
