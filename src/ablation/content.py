@@ -63,6 +63,12 @@ class Part:
     """Whether it gets figures."""
     illustrations: list[Illustration] = field(default_factory=list)
 
+    @property
+    def lead(self) -> Finding | None:
+        """The verdict that the project is about: degradation in the training error; None if it is untested here."""
+        found = [f for f in self.findings if f.claim.id == "degradation-train" and f.verdict != "untested"]
+        return found[0] if found else None
+
 
 @dataclass(frozen=True)
 class Section:
@@ -174,9 +180,9 @@ def part(setting: Setting, main: bool, figured: bool) -> Part:
 
 
 def versions(setting: Setting) -> str:
-    """Hardware, versions and commits of a setting's runs: no number travels without them."""
+    """Versions and commits of a setting's runs; hardware and precision stand in its title."""
     found = []
-    for key, name in (("device_name", ""), ("precision", ""), ("torch", "torch "), ("git_commit", "commit ")):
+    for key, name in (("torch", "torch "), ("git_commit", "commit ")):
         column = f"environment.{key}"
         values = {
             str(v)[:10] if key == "git_commit" else str(v)

@@ -112,7 +112,12 @@ def read_record(path: Path) -> dict[str, Any]:
         if numeric and not (value is None or isinstance(value, int | float)):
             raise ValueError(f"not a valid record: {key} is {value!r}")
     row["layers"] = valid_layers(row.get("layers"))
-    return row | {"folder": path.parent, "study": study_of(path.parent)}
+    prefix = "resnet" if row["config.model.residual"] else "plain"
+    return row | {
+        "folder": path.parent,
+        "study": study_of(path.parent),
+        "network": f"{prefix}{row['config.model.depth']}",
+    }
 
 
 def valid_layers(layers: Any) -> list[dict[str, Any]]:

@@ -124,7 +124,12 @@ CURVES = ("running_train_error", "test_error")
 
 def curves(setting: Setting, cells: list[Cell]) -> Picture | None:
     """Training and test error over the iterations."""
-    found = {cell.label: seed_curves(cell) for cell in cells}
+    histories = {cell.label: [read_history(folder) for folder in cell.runs["folder"]] for cell in cells}
+    unreadable = sum(bad for rows in histories.values() for _, bad in rows)
+    found = {
+        label: {column: band_of([history for history, _ in rows], column) for column in CURVES}
+        for label, rows in histories.items()
+    }
     cells = [cell for cell in cells if any(len(band) for band in found[cell.label].values())]
     if not cells:
         return None
@@ -132,7 +137,7 @@ def curves(setting: Setting, cells: list[Cell]) -> Picture | None:
     figure, drawn = panels(cells, 3.1)
     steps = max(float(band.index.max()) for cell in cells for band in found[cell.label].values() if len(band))
     unit, unit_label = (1e4, "iteration ($10^4$)") if steps >= 20_000 else (1.0, "iteration")
-    top = upper_limit([band for cell in cells for band in found[cell.label].values()])
+    top = upper_limit([(cell, band) for cell in cells for band in found[cell.label].values() if len(band)])
     for axis, group in drawn:
         above = []
         for cell in group:
@@ -153,8 +158,9 @@ def curves(setting: Setting, cells: list[Cell]) -> Picture | None:
     legend_below(figure, lines, len(lines) if len(lines) <= 7 else (len(lines) + 1) // 2)
     caption = (
         f"Training on {setting.keys['data.name']} (after He et al. 2015, Figure 6). Dashed: training error, running, "
-        f"on augmented images; solid: test error. Lines are means over seeds, bands span all seeds; {seeds_text(cells)}."
+        f"on augmented images; solid: test error. Lines: means over seeds, bands: all seeds; {seeds_text(cells)}."
     )
+    caption += f" {unreadable} unreadable history rows are left out." if unreadable else ""
     return Picture("curves", caption, figure)
 
 
@@ -172,12 +178,6 @@ def marks(count: int, depths: Sequence[int], depth: int) -> tuple[int, int]:
     return (place * every // max(1, len(set(depths))), every)
 
 
-def seed_curves(cell: Cell) -> dict[str, pd.DataFrame]:
-    """By column, a frame over the steps with mean, low and high of the seeds."""
-    histories = [read_history(folder)[0] for folder in cell.runs["folder"]]
-    return {column: band_of(histories, column) for column in CURVES}
-
-
 def band_of(histories: list[pd.DataFrame], column: str) -> pd.DataFrame:
     """Mean and extremes over the seeds, on all steps of any of them; a seed counts between its first and last step."""
     series = [h.dropna(subset=[column]).set_index("step")[column] for h in histories if column in h]
@@ -192,16 +192,18 @@ def band_of(histories: list[pd.DataFrame], column: str) -> pd.DataFrame:
     return pd.DataFrame({"mean": rows.mean(0), "low": rows.min(0), "high": rows.max(0)}, index=grid)
 
 
-def upper_limit(bands: list[pd.DataFrame]) -> float:
-    """A round number above the last third of the curves; the paper's 20 % where they end low. Outliers may lie
-    above.
-    """
-    ends = [float(band["mean"].iloc[-max(1, len(band) // 3) :].max()) for band in bands if len(band)]
-    low = [end for end in ends if end <= 3 * min(20.0, max(ends))]
-    for limit in (10, 20, 30, 40, 60, 80):
-        if 1.25 * max(low) <= limit:
-            return float(limit)
-    return 100.0
+def upper_limit(found: Sequence[tuple[Cell, pd.DataFrame]]) -> float:
+    """A round number above the last third of the curves; 20 % for the paper's."""
+    ends = [(cell.depth, float(band["mean"].iloc[-max(1, len(band) // 3) :].max())) for cell, band in found]
+    highest = highest_usual(ends)
+    return next((float(limit) for limit in (10, 20, 30, 40, 60, 80) if 1.25 * highest <= limit), 100.0)
+
+
+def highest_usual(errors: Sequence[tuple[int, float]]) -> float:
+    """The highest error; without nets of 110 layers and more that failed, which would flatten all others (Figure 6)."""
+    usual = [error for depth, error in errors if depth < WARMUP_DEPTH]
+    highest = max((error for _, error in errors), default=1.0)
+    return max(usual) if len(usual) > 2 and highest > 3 * max(usual) else highest
 
 
 # Error against depth
@@ -216,7 +218,8 @@ def error_by_depth(setting: Setting, cells: list[Cell]) -> Picture | None:
     figure = Figure(figsize=(7.4, 3.3), layout="constrained")
     depths = sorted({cell.depth for cell in cells})
     for axis, (column, label) in zip(figure.subplots(1, 2), columns, strict=True):
-        limit = depth_limit([cell for cell in cells if len(cell.values(column))], column)
+        measured = [cell for cell in cells if len(cell.values(column))]
+        limit = max(1.15 * highest_usual([(cell.depth, float(cell.values(column).mean())) for cell in measured]), 0.5)
         for residual in (False, True):
             kind = [cell for cell in cells if cell.residual is residual]
             draw_depths(axis, kind, column, residual, limit)
@@ -227,7 +230,7 @@ def error_by_depth(setting: Setting, cells: list[Cell]) -> Picture | None:
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(FixedFormatter([str(depth) for depth in depths]))
         axis.set(xlabel="layers", ylabel=label, xlim=(depths[0] / 1.18, depths[-1] * 1.18))
-        lowest = min((float(cell.values(column).min()) for cell in cells if len(cell.values(column))), default=0.0)
+        lowest = min((float(cell.values(column).min()) for cell in measured), default=0.0)
         axis.set_ylim(-0.03 * limit if lowest < 0.1 * limit else lowest - 0.12 * (limit - lowest), limit)
     # The panel of the test error has the paper's points as well.
     handles, _ = figure.axes[1].get_legend_handles_labels()
@@ -239,18 +242,6 @@ def error_by_depth(setting: Setting, cells: list[Cell]) -> Picture | None:
         + (" Hollow: the paper's numbers (Table 6; plain nets read off Figure 6)." if quoted else "")
     )
     return Picture("depth", caption, figure)
-
-
-def depth_limit(cells: list[Cell], column: str) -> float:
-    """Upper end of the axis: above all means, but a net of 110 layers and more that failed must not flatten the
-    others.
-    """
-    means = [(cell.depth, float(cell.values(column).mean())) for cell in cells]
-    highest = max((mean for _, mean in means), default=1.0)
-    usual = [mean for depth, mean in means if depth < WARMUP_DEPTH]
-    if len(usual) > 2 and highest > 3 * max(usual):
-        highest = max(usual)
-    return max(1.15 * highest, 0.5)
 
 
 def draw_depths(axis: Axes, cells: list[Cell], column: str, residual: bool, limit: float) -> None:

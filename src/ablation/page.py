@@ -19,16 +19,16 @@ STYLE = """
   --reproduced: #00634a; --contradicted: #a83200; --inconclusive: #7a5b00; --untested: #5f6368; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8ea; --soft: #a0a4aa; --line: #3a3a3f; --paper: #17171a;
   --band: #222226; --reproduced: #4fcfa6; --contradicted: #ff9a6b; --inconclusive: #e8c45a; --untested: #a0a4aa; } }
-body { margin: 0 auto; padding: 2.5rem 1.5rem 4rem; max-width: 68rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; padding: 2.5rem 1.5rem 4rem; max-width: 74rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 Charter, "Bitstream Charter", Georgia, "DejaVu Serif", serif; }
 h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .3rem; } h2 { font-size: 1.45rem; margin: 3rem 0 .4rem;
   border-top: 2px solid var(--ink); padding-top: .8rem; } h3 { font-size: 1.1rem; margin: 2rem 0 .3rem; }
 p, li { max-width: 46rem; } .soft, figcaption, caption { color: var(--soft); font-size: .88rem; }
-nav a { margin-right: 1.2rem; } a { color: inherit; } 
+nav a { margin-right: 1.2rem; } a { color: inherit; }
 code { font-size: .88em; background: var(--band); padding: .1em .3em; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; margin: .8rem 0; font-size: .84rem; line-height: 1.35;
+.scroll { overflow-x: auto; } table { border-collapse: collapse; margin: .8rem 0; font-size: .8rem; line-height: 1.35;
   font-variant-numeric: tabular-nums lining-nums; border-block: 1.5px solid var(--ink); }
-th, td { padding: .32rem .7rem .32rem 0; text-align: right; vertical-align: top; border: 0; white-space: nowrap; }
+th, td { padding: .32rem .55rem .32rem 0; text-align: right; vertical-align: top; border: 0; white-space: nowrap; }
 th { border-bottom: 1px solid var(--ink); font-weight: 600; } tbody tr:nth-child(even) { background: var(--band); }
 th:first-child, td:first-child { text-align: left; padding-left: .3rem; }
 table.words th, table.words td { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 5rem; }
@@ -37,10 +37,10 @@ table.claims td:nth-child(2) { width: 32%; } table.claims small { color: var(--s
 .verdict { font-weight: 700; white-space: nowrap; } .verdict.reproduced { color: var(--reproduced); }
 .verdict.contradicted { color: var(--contradicted); } .verdict.inconclusive { color: var(--inconclusive); }
 .verdict.untested { color: var(--untested); font-weight: 400; }
-.counts span { display: inline-block; margin-right: 1.4rem; } .label { border-left: 3px solid var(--inconclusive);
+.counts > span { display: inline-block; margin-right: 1.4rem; } .label { border-left: 3px solid var(--inconclusive);
   padding-left: .7rem; } figure { margin: 1.4rem 0; } figure img { display: block; width: 100%; max-width: 50rem;
   background: #ffffff; padding: .4rem; box-sizing: border-box; } figcaption { max-width: 46rem; margin-top: .3rem; }
-@media print { body { font-size: 10pt; max-width: none; padding: 0; } nav { display: none; } 
+@media print { body { font-size: 10pt; max-width: none; padding: 0; } nav { display: none; }
   figure, tr { break-inside: avoid; }
   .scroll { overflow: visible; } table { font-size: 7.5pt; } }
 """
@@ -88,6 +88,9 @@ def section_parts(section: Section) -> Iterator[str]:
         yield f"<h3>{escape(part.title)}</h3>"
         if part.label:
             yield f'<p class="soft label">{escape(part.label)}</p>'
+        if part.lead:
+            lead = part.lead
+            yield f"<p>{verdict_html(lead.verdict)}: {escape(lead.claim.statement)} ({escape(lead.headline)}).</p>"
         yield f'<p class="soft">{escape(part.versions)}</p>{table_html(part.table)}'
         yield from map(figure_html, part.illustrations)
         if part.findings:

@@ -142,7 +142,7 @@ class Higher:
             verdict = "reproduced"
         elif interval and against <= ALPHA and interval[1] < 0:
             verdict = "contradicted"
-        text = f"{difference_text(first, second, interval, metric)}, p = {p:.3g}"
+        text = f"{difference_text(first, second, interval, metric)}, p = {p:.2g}"
         return Judgement(verdict, text, {"difference": first.mean - second.mean, "interval": interval, "p": p})
 
 

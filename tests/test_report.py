@@ -1,0 +1,443 @@
+"""The report as a whole: golden tables, every format, the command line, bad days, and a browser's look at the page."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from records_factory import digits_quickstart, paper_study, record, write, write_all
+from rich.console import Console
+
+import report
+from ablation import reporting
+from ablation.content import Content
+from ablation.documents import csv as csv_text
+from ablation.documents import latex, markdown_table
+from ablation.evidence import read
+from ablation.figures import band_of, pictures
+from ablation.reporting import gather, make_report, show_main_table
+from ablation.studies import studies
+from ablation.tables import duration, main_table
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def small_study(folder: Path) -> Path:
+    """Plain and residual at 20 and 56 layers with round numbers; plain-56 has one seed, plain-44 is missing."""
+    for seed, step in enumerate((-0.1, 0.0, 0.1)):
+        write(folder, fixed(20, residual=False, seed=seed, train=1.0 + step, test=9.5 + step))
+        write(folder, fixed(20, residual=True, seed=seed, train=0.5 + step, test=8.75 + 2 * step))
+        write(folder, fixed(44, residual=True, seed=seed, train=0.1, test=7.0 + step))
+    write(folder, fixed(56, residual=False, seed=0, train=3.0, test=13.0))
+    write(folder, fixed(56, residual=True, seed=0, train=0.05, test=7.0))
+    return folder
+
+
+def quick(folder: Path, records: list[dict[str, Any]] | None = None) -> None:
+    """Runs that give one figure instead of four."""
+    for made in records or digits_quickstart():
+        write(folder, made | {"layers": []}, points=0)
+
+
+def fixed(depth: int, residual: bool, seed: int, train: float, test: float) -> dict[str, Any]:
+    errors = {"train_error": train, "running_train_error": 2 * train, "test_error": test}
+    timing = {"timing__wall_seconds": 200.0, "timing__images_per_second": 20_000.0}
+    return record(depth, residual, seed, **errors, **timing, parameters=270_000)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    status = report.main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+# Golden tables
+
+
+def test_the_main_table_is_golden(tmp_path: Path) -> None:
+    (study,) = studies(read([small_study(tmp_path)]).runs)
+    (setting,) = study.settings
+    assert markdown_table(main_table(setting)).splitlines() == [
+        "| Network | Parameters | n | Train error % | running | Test error % | 95% interval | best | median | Paper "
+        "| Difference | Time | Images/s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| plain-20 | 270,000 | 3 | 1.00 ± 0.10 | 2.00 ± 0.20 | 9.50 ± 0.10 | 9.40 to 9.60 | 9.40 | 9.50 | ≈9.5 "
+        "| +0.00 | 3 min 20 s | 20,000 |",
+        "| plain-44 | – | 0 | missing | – | missing | – | – | – | – | – | – | – |",
+        "| plain-56 | 270,000 | 1 | 3.00 | 6.00 | 13.00 | – | 13.00 | 13.00 | ≈13.5 | -0.50 | 3 min 20 s | 20,000 |",
+        "| ResNet-20 | 270,000 | 3 | 0.50 ± 0.10 | 1.00 ± 0.20 | 8.75 ± 0.20 | 8.55 to 8.95 | 8.55 | 8.75 | 8.75 "
+        "| +0.00 | 3 min 20 s | 20,000 |",
+        "| ResNet-44 | 270,000 | 3 | 0.10 ± 0.00 | 0.20 ± 0.00 | 7.00 ± 0.10 | 6.90 to 7.10 | 6.90 | 7.00 | 7.17 "
+        "| -0.17 | 3 min 20 s | 20,000 |",
+        "| ResNet-56 | 270,000 | 1 | 0.05 | 0.10 | 7.00 | – | 7.00 | 7.00 | 6.97 | +0.03 | 3 min 20 s | 20,000 |",
+    ]
+
+
+def test_the_numbers_are_golden(tmp_path: Path) -> None:
+    rows = list(csv.DictReader(csv_text(gather([small_study(tmp_path)])).splitlines()))
+    assert [row["network"] for row in rows] == ["plain-20", "plain-56", "ResNet-20", "ResNet-44", "ResNet-56"]
+    expected = {
+        "study": "runs-cifar10",
+        "n": "3",
+        "seeds": "0 1 2",
+        "parameters": "270000.0",
+        "paper_test_error": "9.5",
+        "paper_source": "Figure 6 (left)",
+        "precision": "bfloat16",
+        "device_name": "NVIDIA H200",
+        "torch": "2.15.0",
+        "git_commit": "a" * 40,
+    }
+    assert {key: rows[0][key] for key in expected} == expected
+    numbers = {key: float(rows[0][f"test_error_{key}"]) for key in ("mean", "std", "low", "high", "best", "median")}
+    assert numbers == pytest.approx({"mean": 9.5, "std": 0.1, "low": 9.4, "high": 9.6, "best": 9.4, "median": 9.5})
+    assert rows[1]["test_error_std"] == ""
+
+
+def test_latex_is_golden(tmp_path: Path) -> None:
+    write(tmp_path, fixed(20, residual=True, seed=0, train=0.5, test=8.75))
+    assert latex(gather([tmp_path])).splitlines() == [
+        r"% Needs \usepackage{booktabs}.",
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{cifar10 $\cdot$ sgd lr 0.1 $\cdot$ paper schedule, 64,000 steps $\cdot$ crop\_flip $\cdot$ "
+        r"batch 128 $\cdot$ bfloat16 $\cdot$ NVIDIA H200}",
+        r"\begin{tabular}{lrrrrrrrr}",
+        r"\toprule",
+        r"Network & Parameters & n & Train error \% & running & Test error \% & 95\% interval & Paper & Difference \\",
+        r"\midrule",
+        r"ResNet-20 & 270,000 & 1 & 0.50 & 1.00 & 8.75 & -- & 8.75 & +0.00 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+
+
+def test_other_data_shows_no_number_of_the_paper(tmp_path: Path) -> None:
+    write_all(tmp_path, digits_quickstart())
+    (section,) = gather([tmp_path]).sections
+    (part,) = section.parts
+    assert "Paper" not in part.table
+    assert part.label.startswith("Not the paper's recipe (data.name=digits")
+    assert all("8.75" not in finding.evidence + finding.claim.statement for finding in part.findings)
+
+
+def test_selected_on_test_is_labelled(tmp_path: Path) -> None:
+    write(tmp_path, record(20, residual=True, config__selection="best_test", test_error=9.0, best_test_error=8.5))
+    (section,) = gather([tmp_path]).sections
+    row = section.parts[0].table.iloc[0]
+    assert (row["Test error %"], row["selected on test"]) == ("9.00", "8.50")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4.24, "4.2 s"), (59.4, "59 s"), (60, "1 min 00 s"), (3599, "59 min 59 s"), (3660, "1 h 01 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_main_table_alone_can_be_printed(tmp_path: Path) -> None:
+    console = Console(width=120, file=io.StringIO())
+    show_main_table([small_study(tmp_path)], console)
+    printed = console.file.getvalue()
+    assert re.search(r"ResNet-20 +3 +0.50 ± 0.10 +8.75 ± 0.20 +8.55 to 8.95 +8.75 +\+0.00 +3 min 20 s", printed)
+    assert re.search(r"plain-44 +0 +missing +missing", printed)
+    assert "reproduced" not in printed
+
+
+# Files
+
+
+def test_every_format_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_study(tmp_path / "runs")
+    status, printed, _ = run(capsys, tmp_path / "runs", "--output", tmp_path / "out")
+    assert status == 0
+    assert "plain-56" in printed
+    assert "degradation" in printed.lower()
+    names = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
+    kinds = ("curves", "depth", "gradients", "responses")
+    figures = [f"figures/runs-cifar10-{name}.{kind}" for name in kinds for kind in ("png", "svg")]
+    assert names == sorted(
+        ["claims.json", "report.html", "report.md", "table.csv", "table.tex", "figures/drawn.json", *figures]
+    )
+    for row in json.loads((tmp_path / "out" / "claims.json").read_text()):
+        assert row["verdict"] in ("reproduced", "contradicted", "inconclusive", "untested")
+        assert {"statement", "source", "comparison", "test", "threshold", "evidence", "numbers"} <= set(row)
+    for path in re.findall(r"\]\((.+?)\)", (tmp_path / "out" / "report.md").read_text()):
+        with Image.open(tmp_path / "out" / path) as image:
+            colours = image.convert("RGB").getcolors(2**24)
+        assert colours is not None
+        assert len(colours) > 20, f"{path} is blank"
+
+
+@pytest.mark.parametrize(("name", "file"), [("html", "report.html"), ("md", "report.md"), ("csv", "table.csv")])
+def test_one_format_alone(name: str, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick(tmp_path / "runs")
+    status, printed, _ = run(capsys, tmp_path / "runs", "--format", name, "--output", tmp_path / "out")
+    assert (status, printed.split()) == (0, [str(tmp_path / "out" / file)])
+
+
+def test_the_terminal_alone_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick(tmp_path / "runs")
+    status, printed, _ = run(capsys, tmp_path / "runs", "--format", "terminal", "--output", tmp_path / "out")
+    assert status == 0
+    assert "52.30" in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_figures_are_the_same_twice_and_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick(tmp_path / "runs")
+    make_report([tmp_path / "runs"], tmp_path / "a")
+    make_report([tmp_path / "runs"], tmp_path / "b")
+    files = sorted(path.name for path in (tmp_path / "a" / "figures").glob("*.*g"))
+    assert len(files) == 2
+    for name in files:
+        assert (tmp_path / "a" / "figures" / name).read_bytes() == (tmp_path / "b" / "figures" / name).read_bytes()
+    drawn: list[str] = []
+    draw = reporting.draw
+    monkeypatch.setattr(reporting, "draw", lambda part, folder, stem: drawn.append(stem) or draw(part, folder, stem))
+    page = make_report([tmp_path / "runs"], tmp_path / "a").read_text()
+    assert drawn == []
+    assert page.count("<img") == 1
+    write(tmp_path / "runs", digits_quickstart()[0] | {"name": "again", "id": "abc"})
+    make_report([tmp_path / "runs"], tmp_path / "a")
+    assert drawn == ["runs-digits"]
+    (tmp_path / "a" / "figures" / "drawn.json").write_text("{")
+    make_report([tmp_path / "runs"], tmp_path / "a")
+    assert len(drawn) == 2
+
+
+def test_text_from_the_file_system_is_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>|&$"
+    made = record(20, residual=True, environment__device_name=evil)
+    made["config"]["optimizer"]["name"] = evil
+    quick(tmp_path / "runs", [made])
+    failed = tmp_path / "runs" / "failed"
+    failed.mkdir()
+    (failed / "status.json").write_text(json.dumps({"status": "failed", "message": evil}))
+    page = make_report([tmp_path / "runs"], tmp_path / "out").read_text()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)") > 2
+    document = (tmp_path / "out" / "report.md").read_text()
+    assert "<script" not in document
+    assert r"\|&$" in document
+    assert r"\&\$" in (tmp_path / "out" / "table.tex").read_text()
+
+
+def test_a_setting_title_in_brackets_does_not_vanish_in_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, record(20, residual=True, environment__device_name="[red]GPU[/]"))
+    _, printed, _ = run(capsys, tmp_path, "--format", "terminal")
+    assert "[red]GPU[/]" in printed
+
+
+# Bad days
+
+
+def test_no_records_say_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs").mkdir()
+    status, printed, _ = run(capsys, tmp_path / "runs", "--output", tmp_path / "out")
+    assert status == 0
+    assert "python src/train.py model=resnet20" in printed
+    assert "python src/train.py model=resnet20" in (tmp_path / "out" / "report.html").read_text()
+    assert "python src/train.py model=resnet20" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_paths_that_do_not_exist_yet_count_as_empty_for_a_multirun(tmp_path: Path) -> None:
+    assert make_report([tmp_path / "nowhere"], tmp_path / "deep" / "out").is_file()
+
+
+def test_a_multirun_in_which_jobs_failed_still_gets_its_report(tmp_path: Path) -> None:
+    quick(tmp_path / "runs", digits_quickstart()[:3])
+    failed = tmp_path / "runs" / "resnet56"
+    failed.mkdir()
+    (failed / "status.json").write_text(json.dumps({"status": "failed", "message": "it broke", "step": 3, "steps": 9}))
+    (tmp_path / "runs" / "bad").mkdir()
+    (tmp_path / "runs" / "bad" / "record.json").write_text("{")
+    page = make_report([tmp_path / "runs"], tmp_path / "out")
+    text = page.read_text()
+    assert page == tmp_path / "out" / "report.html"
+    for expected in ("it broke", "3 of 9 steps", "Unreadable files", "ResNet-56", "missing"):
+        assert expected in text
+
+
+def test_records_without_layers_histories_or_numbers_make_a_page(tmp_path: Path) -> None:
+    nothing = {"train_error": None, "test_error": float("nan"), "running_train_error": None, "best_test_error": None}
+    for folder, made in enumerate(
+        [record(20, residual=True, layers=[], **nothing), record(56, residual=False, layers=[])]
+    ):
+        (write(tmp_path / str(folder), made) / "history.jsonl").unlink()
+    text = make_report([tmp_path], tmp_path / "out").read_text()
+    assert "ResNet-20" in text
+    assert "nan" not in text.replace("finance", "")
+
+
+def test_a_seed_that_ends_early_does_not_bend_the_mean() -> None:
+    import pandas as pd
+
+    whole = pd.DataFrame({"step": [10, 20, 30, 40], "test_error": [40.0, 30.0, 20.0, 10.0]})
+    short = pd.DataFrame({"step": [10, 30], "test_error": [60.0, 40.0]})
+    band = band_of([whole, short], "test_error")
+    assert list(band.index) == [10, 20, 30]
+    assert list(band["mean"]) == [50.0, 40.0, 30.0]
+    assert list(band["low"]) == [40.0, 30.0, 20.0]
+
+
+def test_two_thousand_records_in_under_five_seconds(tmp_path: Path) -> None:
+    for setting in range(50):
+        for depth, residual in ((20, False), (20, True), (56, False), (56, True)):
+            text = json.dumps(record(depth, residual, config__optimizer__lr=0.001 * (1 + setting)))
+            for seed in range(10):
+                folder = tmp_path / f"{setting}-{depth}-{residual}-{seed}"
+                folder.mkdir()
+                changed = text.replace('"seed": 0', f'"seed": {seed}').replace('"id": "', f'"id": "{seed}')
+                (folder / "record.json").write_text(changed)
+    start = time.process_time()  # of this process: a busy machine does not matter
+    content = gather([tmp_path])
+    assert time.process_time() - start < 5
+    assert content.summary.startswith("2000 finished runs")
+    assert [len(section.parts) for section in content.sections] == [50]
+
+
+# The command line
+
+
+def test_the_report_imports_neither_torch_nor_hydra(tmp_path: Path) -> None:
+    write_all(tmp_path, digits_quickstart())
+    code = (
+        "import sys; sys.path.insert(0, 'src'); import report; "
+        f"report.main([{str(tmp_path)!r}, '--format', 'terminal']); "
+        "print(sorted({'torch', 'hydra', 'omegaconf', 'wandb', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "pdf"], "--format=pdf: must be some of terminal, html"),
+        (["nowhere"], "path=nowhere: no such file or folder"),
+        (["--frobnicate"], "unrecognized arguments: --frobnicate"),
+        (["--output"], "expected one argument"),
+        (["--output", "pyproject.toml"], "--output=pyproject.toml: must be a folder"),
+        (["--watch", "--check"], "--watch=--check: only one of them"),
+        (["RUNS", "data=imagenet"], "data=imagenet: no run has it; there are digits"),
+        (["RUNS", "dta=digits"], "filter=dta: no such key"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_status_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    quick(tmp_path)
+    status, printed, complaint = run(capsys, *[str(tmp_path) if text == "RUNS" else text for text in arguments])
+    assert (status, printed) == (2, "")
+    assert message in complaint
+    assert complaint.count("\n") == 1
+
+
+def test_filters_and_options_in_any_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_all(tmp_path, [*digits_quickstart(), *paper_study(seeds=1, depths=[20])])
+    status, printed, _ = run(capsys, "data=digits", "--format", "terminal", tmp_path, "model.residual=false")
+    assert status == 0
+    assert "Your runs on digits" in printed
+    assert "cifar10" not in printed
+    assert "no records of ResNet-20" not in printed
+
+
+def test_check_fails_on_a_contradicted_claim_with_a_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_all(tmp_path, paper_study(seeds=3, depths=[20, 56]))
+    assert run(capsys, tmp_path, "--format", "terminal", "--check")[0] == 0
+    for seed in range(3):
+        write(tmp_path, record(110, residual=False, seed=seed, train_error=1.0))
+    status, printed, _ = run(capsys, tmp_path, "--format", "terminal", "--check")
+    assert status == 1
+    assert "contradicted: runs-cifar10: plain-110-fails: " in printed
+
+
+def test_watch_makes_the_report_again_when_something_comes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = digits_quickstart()
+    quick(tmp_path / "runs", made[:1])
+    counts: list[int] = []
+    gathered = reporting.gather
+
+    def counting(paths: Any, filters: Any) -> Content:
+        content = gathered(paths, filters)
+        counts.append(len(content.sections[0].parts[0].table))
+        return content
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 2:
+            quick(tmp_path / "runs", made[1:2])
+        if len(naps) == 4:
+            raise KeyboardInterrupt
+
+    naps: list[float] = []
+    monkeypatch.setattr(reporting, "gather", counting)
+    monkeypatch.setattr(reporting.time, "sleep", sleep)
+    status, _, _ = run(capsys, tmp_path / "runs", "--watch", "--format", "html", "--output", tmp_path / "out")
+    assert status == 0
+    assert counts == [1, 2]
+    assert 'http-equiv="refresh"' in (tmp_path / "out" / "report.html").read_text()
+
+
+# Figures and the page
+
+
+def test_figures_cope_with_any_choice_of_networks(tmp_path: Path) -> None:
+    choices: dict[str, list[dict[str, Any]]] = {
+        "one": [record(20, residual=True)],
+        "plain only": [record(20, residual=False), record(110, residual=False)],
+        "odd depths": [record(depth, residual=True) for depth in (8, 14, 26, 38, 50, 62)],
+        "failed 110": paper_study(seeds=2),
+        "all zero": [record(20, residual=True, train_error=0.0, test_error=0.0, running_train_error=0.0)],
+        "all wrong": [record(20, residual=True, train_error=100.0, test_error=100.0, running_train_error=100.0)],
+    }
+    for name, made in choices.items():
+        write_all(tmp_path / name, made)
+        (study,) = studies(read([tmp_path / name]).runs)
+        found = pictures(study.settings[0])
+        assert [picture.name for picture in found] == ["curves", "depth", "responses", "gradients"]
+
+
+LOOK = """<script>addEventListener("load", () => {
+  const images = [...document.images].map(image => image.complete && image.naturalWidth > 100);
+  const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  document.body.dataset.seen = `${images.filter(shown => shown).length} of ${images.length}, ${wide} too wide`;
+});</script>"""
+
+
+@pytest.mark.chromium
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium here: the page was not opened")
+    write_all(tmp_path / "runs", [*digits_quickstart(), *paper_study(seeds=2, depths=[20, 56])])
+    page = make_report([tmp_path / "runs"], tmp_path / "out")
+    text = page.read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text), "the page must need nothing but itself"
+    page.write_text(text.replace("</body>", LOOK + "</body>"))
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1200,900"]
+    command = [browser, *options, f"--user-data-dir={tmp_path}/browser", "--virtual-time-budget=4000", "--dump-dom"]
+    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    assert 'data-seen="8 of 8, 0 too wide"' in done.stdout
+    assert "CONSOLE" not in done.stderr
