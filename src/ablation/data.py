@@ -140,15 +140,16 @@ NORMALIZATIONS = ("pixel_mean", "pixel_standardize", "channel_standardize")
 def _mean_and_std(images: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Mean and population standard deviation over `axes` as float64 (3, H or 1, W or 1), on the scale of 0 to 1.
 
-    The sums are of integers, chunk by chunk: exact, in any order, without a float copy of the data set.
+    Chunk by chunk, without a float copy of the data set, and exact in any order: the sums are integers below 2**53.
     """
-    total = squares = torch.zeros((), dtype=torch.int64)
-    for chunk in images.split(1000):
-        total = total + chunk.sum(axes, keepdim=True, dtype=torch.int64)
-        squares = squares + chunk.to(torch.int32).square_().sum(axes, keepdim=True, dtype=torch.int64)
+    total = squares = torch.zeros((), dtype=torch.float64)
+    for chunk in images.split(500):
+        values = chunk.double()
+        total = total + values.sum(axes, keepdim=True)
+        squares = squares + values.square_().sum(axes, keepdim=True)
     count = images.numel() // total.numel()
-    mean = total[0].double() / count
-    variance = squares[0].double() / count - mean.square()
+    mean = total[0] / count
+    variance = squares[0] / count - mean.square()
     return mean / 255, variance.clamp(min=0).sqrt() / 255
 
 
