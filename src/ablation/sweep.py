@@ -6,12 +6,13 @@ Hydra's basic sweeper raises the first failed job's exception and shows nothing 
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from omegaconf import open_dict
 
@@ -21,6 +22,7 @@ from ablation.errors import UserError
 from ablation.files import read_json
 from ablation.interrupts import Interrupts
 from ablation.outcome import EXIT_STATUS, Outcome, State, summary_table
+from ablation.tracker import track_sweep
 
 
 class CheckedSweeper(BasicSweeper):
@@ -125,12 +127,12 @@ def tracked_row(outcome: Outcome) -> dict[str, Any]:
 
 def make_report(config: Config) -> Path | None:
     """The report over everything under results/, also when a job failed. Returns its page, if it could be made."""
+    from ablation.reporting import make_report as report  # here, and not above: it takes a second to import
+
     try:
-        from ablation.report import make_report as report
-    except ImportError:
-        return
-    try:
-        page: Path = report([config.results_dir / "runs"], config.results_dir / "report")
+        page = report([config.results_dir / "runs"], config.results_dir / "report")
         print(f"report: {page}")
+        return page
     except Exception as error:  # the runs are done and safe: a fault in the report must not look like theirs
         print(f"the report could not be made: {type(error).__name__}: {error}", file=sys.stderr)
+        return None

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from pathlib import Path
@@ -149,8 +150,7 @@ def track_sweep(group: str, report: Path, runs: list[dict[str, Any]], settings: 
     """Bring a sweep's summary table and its report's figures to W&B; `settings` are those of the config's tracker."""
     if settings["mode"] == "disabled":
         return
-    report.parent.mkdir(parents=True, exist_ok=True)
     told = {"group": group, "report": str(report), "runs": runs, "tracker": settings, "results": str(results)}
-    path = report.parent / "sweep.json"
-    path.write_text(json.dumps(told))
-    tracker_process(settings["timeout"]).send("sweep", str(path))
+    with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:  # its reader removes it
+        json.dump(told, file)
+    tracker_process(settings["timeout"]).send("sweep", file.name)

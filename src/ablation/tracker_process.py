@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ablation.tracker import SYNC
 
@@ -82,9 +83,13 @@ class Follower:
             view.close()
 
     def sweep(self, path: str) -> None:
+        told = json.loads(Path(path).read_text())
+        Path(path).unlink()
+        self.bring_sweep(told)
+
+    def bring_sweep(self, told: dict[str, Any]) -> None:
         from ablation.wandb_runs import NoKey, Settings, Unreachable, log_sweep
 
-        told = json.loads(Path(path).read_text())
         chosen = told["tracker"]
         results = Path(told["results"])
         settings = Settings(self.mode(chosen["mode"]), chosen["project"], chosen["entity"], self.timeout, results)
@@ -94,7 +99,7 @@ class Follower:
             if settings.mode == "offline":
                 raise
             self.go_offline(str(error))
-            self.sweep(path)
+            self.bring_sweep(told)
 
     def end(self) -> None:
         """Close what is open; the runs' status files say how they ended."""
