@@ -28,7 +28,7 @@ format: $(INSTALLED)
 
 lock: $(INSTALLED)  ## requirements.txt anew, from what pyproject.toml allows
 	$(BIN)/python -m pip install -qq --disable-pip-version-check pip-tools
-	$(BIN)/pip-compile --quiet --upgrade --strip-extras --extra test --output-file requirements.txt \
+	$(BIN)/pip-compile --quiet --upgrade --strip-extras --all-extras --output-file requirements.txt \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host pyproject.toml
 
 # The pins serve as constraints, not as a list, because torch needs its CUDA libraries on Linux only. The install is

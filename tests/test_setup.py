@@ -22,7 +22,8 @@ case "$*" in *"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;; esac
 
 def dependencies() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [Requirement(line) for line in (*project["dependencies"], *project["optional-dependencies"]["test"])]
+    extras = project["optional-dependencies"].values()
+    return [Requirement(line) for line in (*project["dependencies"], *(line for extra in extras for line in extra))]
 
 
 def test_every_dependency_is_pinned_within_its_range() -> None:
