@@ -4,22 +4,23 @@ Hydra prints its errors itself, over several lines and with status 1, unless HYD
 `hydra_command` asks for it and turns what Hydra and OmegaConf know about the fault into a `UserError`.
 """
 
-import difflib
+import argparse
 import os
 import re
 import sys
+import traceback
+import typing
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from ablation.config import ROOT, Config
-from ablation.errors import UserError
+from ablation.errors import UserError, no_such
 from ablation.outcome import Outcome
 
 USER_MISTAKE = 2
@@ -30,16 +31,20 @@ def hydra_command(main: Callable[[], Any]) -> None:
     """Run a `@hydra.main` function as the whole program, with the exit status of its outcome."""
     sys.path.insert(0, str(ROOT / "src"))  # Hydra looks for plugins here, workers for the package
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    asked = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    argparse.ArgumentParser.error = one_line_usage  # type: ignore[method-assign]
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))  # at any place
     try:
         main()
     except UserError as error:
         fail(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
+    except Exception as error:
+        if asked == "1" or not raised_by_hydra(error):
             raise
         fail(translate(error))
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = asked
 
 
 def job(work: Callable[[], Outcome]) -> Outcome:
@@ -50,11 +55,12 @@ def job(work: Callable[[], Outcome]) -> Outcome:
     alone = HydraConfig.get().mode == RunMode.RUN
     try:
         outcome = work()
-    except UserError as error:
+    except (UserError, OmegaConfBaseException) as error:
+        mistake = error if isinstance(error, UserError) else translate(error)
         if alone:
-            fail(error)
-        print(error, file=sys.stderr, flush=True)
-        return Outcome("", None, "failed", str(error))
+            fail(mistake)
+        print(mistake, file=sys.stderr, flush=True)
+        return Outcome("", None, "failed", str(mistake))
     if alone:
         sys.exit(outcome.exit_status)
     return outcome
@@ -66,60 +72,120 @@ def fail(error: UserError) -> NoReturn:
     sys.exit(USER_MISTAKE)
 
 
+def one_line_usage(_parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """In place of argparse's own `error`, which prints Hydra's options over several lines."""
+    raise UserError("command line", " ".join(sys.argv[1:]), f"{message}; --help shows what there is")
+
+
+def raised_by_hydra(error: BaseException) -> bool:
+    """Whether the error comes from Hydra or OmegaConf: then it is about the input. Some of theirs are ValueErrors."""
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").partition(".")[0] in ("hydra", "omegaconf")
+
+
 def translate(error: BaseException) -> UserError:
     """The `UserError` that says what `error`, raised by Hydra or OmegaConf, means to the user."""
-    texts = []
-    chain: BaseException | None = error
-    while chain is not None:
-        texts.append(str(chain))
-        chain = chain.__cause__ or chain.__context__
-    text = "\n".join(texts)
-    typed = " ".join(sys.argv[1:])
-
-    if found := re.search(r"could not be converted to (\w+)", text) or re.search(r"(\w+) is not a subclass", text):
-        value = re.search(r"Value '(.*?)'", text)
-        key = re.search(r"full_key: (\S+)", text)
-        kinds = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
-        allowed = f"must be {kinds.get(found[1], found[1])}"
-        return UserError(key[1] if key else "config", value[1] if value else "", allowed)
-    if found := re.search(r"Could not find '(\S+?)/(\S+)'", text):
-        group, name = found[1], found[2].strip("'")
-        return UserError(group, name, choices(group, name))
-    if found := re.search(r"Could not override '(\S+?)'", text):
-        return unknown_key(found[1].rstrip(".'"), typed)
-    if found := re.search(r"In '.*?': (?:Could not .*|.*) '(\S+?)'\.?.*No match in the defaults list", text, re.DOTALL):
-        return unknown_key(found[1], typed)
-    if found := re.search(r"Key '(\S+)' (?:is )?not in ", text):
-        key = re.search(r"full_key: (\S+)", text)
-        return unknown_key(key[1] if key else found[1], typed)
+    chain = [error]
+    while following := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(following)
+    for link in chain:
+        if isinstance(link, OverrideParseException):
+            key, _, value = link.override.partition("=")
+            said = [line for line in link.message.splitlines() if not re.match(r"Error parsing|See http|\s*\^", line)]
+            reason = said[0] if said else "no key=value"
+            return UserError(key, value, f"cannot be read: {reason}; key=value is needed, strange values in quotes")
+        if isinstance(link, UserError):  # Hydra wraps what a launcher or sweeper raised while it was built
+            return link
+        if isinstance(link, OmegaConfBaseException) and link.full_key:
+            return about_key(link)
+    text = str(error)
+    if found := re.search(r"Could not find '([^']*)'", text):
+        group, _, name = found[1].rpartition("/")
+        return no_such("choice", group, name, re.findall(r"^\t([^=\s]+)$", text, re.MULTILINE))
+    if found := re.search(r"Could not override '([^']*)'", text):
+        return unknown_key(found[1].split("@")[0])
+    if found := re.search(r"Ambiguous value for argument '([^=]*)=(.*)'", text):
+        return UserError(found[1], found[2], "several values make a sweep: put -m before them; a list is [1,2]")
+    if found := re.search(r"Multiple values for (\S+)\. To override", text):
+        return UserError(found[1], typed_value(found[1]), "it is chosen already: leave out the +")
+    if found := re.search(r"Could not delete.*'([^']*)'", text):
+        return UserError(found[1], "", "cannot be removed")
+    if "Config group override must be" in text:
+        key = next((a for a in sys.argv[1:] if a.endswith("=null") or a.startswith("=")), "group").partition("=")[0]
+        return UserError(key, typed_value(key), "must be the name of a choice: a group cannot be left out")
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    return UserError("command line", typed, first.strip())
+    return UserError("command line", " ".join(sys.argv[1:]), first.strip())
 
 
-def choices(group: str, name: str) -> str:
-    """What may be chosen for `group` in place of the unknown `name`."""
-    known = sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"{hint}allowed: {', '.join(known) or 'nothing'}"
+def about_key(error: OmegaConfBaseException) -> UserError:
+    """The mistake in a key's value, or in the key itself."""
+    assert error.full_key is not None
+    key, reason = error.full_key, str(error).splitlines()[0]
+    if re.search(r"^Key '.*' (?:is )?not in ", reason):
+        return unknown_key(key)
+    value = error.value if error.value is not None else typed_value(key)
+    if "deletion" in reason:
+        return UserError(key, value, "cannot be removed")
+    if "nterpolation" in reason or "expected one of" in reason:
+        return UserError(key, value, reason)
+    kind = kind_of(key)
+    return UserError(key, value, f"must be {kind}" if kind else reason)
 
 
-def unknown_key(key: str, typed: str) -> UserError:
+def typed_value(key: str) -> str:
+    """What was typed for a key."""
+    arguments = [argument.lstrip("+~").partition("=") for argument in sys.argv[1:]]
+    return next((value for name, _, value in arguments if name.split("@")[0] == key or name.startswith(f"{key}.")), "")
+
+
+def unknown_key(key: str) -> UserError:
     """A key, possibly nested, that the configuration does not have."""
-    given = re.search(rf"(?:^|\s)[+~]*{re.escape(key)}(?:@\S+)?=(\S*)", typed)
-    parent, _, last = key.rpartition(".")
-    known = keys_of(parent)
-    near = difflib.get_close_matches(last, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return UserError(key, given[1] if given else "", f"no such key; {hint}allowed: {', '.join(known)}")
+    top, _, below = key.partition(".")
+    if top == "hydra":
+        return UserError(key, typed_value(key), "no such key; --cfg hydra shows Hydra's")
+    if not below or top not in keys_of(""):
+        return no_such("key", top, typed_value(key), keys_of("")) if not below else no_such_group(key, top)
+    if top in ("shortcut", "optimizer"):
+        error = no_such("key", key, typed_value(key), keys_of(top))
+        return UserError(key, error.value, f"{error.allowed}; +{key}= for another argument of its _target_")
+    return no_such("key", key, typed_value(key), keys_of(top))
 
 
-def keys_of(dotted: str) -> list[str]:
-    """The keys that the schema has under `dotted` ("" is the top)."""
-    node: Any = Config()
-    for part in filter(None, dotted.split(".")):
-        node = getattr(node, part, None)
-    groups = [path.name for path in (ROOT / "conf").iterdir() if path.is_dir()]
-    if not dotted:
-        return sorted({entry.name for entry in fields(Config)} | set(groups) - {"hydra"})
-    return sorted(entry.name for entry in fields(node)) if is_dataclass(node) else ["see " + str(Path("conf") / dotted)]
+def no_such_group(key: str, top: str) -> UserError:
+    """A nested key whose first part is the misspelt one."""
+    error = no_such("key", top, "", keys_of(""))
+    return UserError(key, typed_value(key), error.allowed)
+
+
+def keys_of(group: str) -> list[str]:
+    """The keys that a group may have ("" is the top): the schema's, or for an open group those of its files."""
+    if not group:
+        folders = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
+        return sorted({entry.name for entry in fields(Config)} | folders)
+    node = getattr(Config(), group, None)
+    if is_dataclass(node):
+        return sorted(entry.name for entry in fields(node))
+    files = (ROOT / "conf" / group).glob("*.yaml")
+    return sorted({key for path in files for key in re.findall(r"^(\w+):", path.read_text(), re.MULTILINE)})
+
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", list: "a list of numbers"}
+
+
+def kind_of(key: str) -> str | None:
+    """What the schema asks of a key's value, in words; None for what is not in the schema."""
+    schema: Any = Config
+    for part in re.sub(r"\[\d+\]", ".item", key).split("."):
+        if part == "item":
+            return KINDS[float]  # the only lists there are
+        hints = typing.get_type_hints(schema) if is_dataclass(schema) else {}
+        if part not in hints:
+            return None
+        schema = hints[part]
+    kinds = [KINDS.get(typing.get_origin(kind) or kind) for kind in typing.get_args(schema) or (schema,)]
+    if typing.get_origin(schema) is list:
+        kinds = [KINDS[list]]
+    words = [kind for kind in kinds if kind] + (["null"] if type(None) in typing.get_args(schema) else [])
+    return " or ".join(words) or None

@@ -13,7 +13,7 @@ import math
 import re
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ablation.errors import UserError
+from ablation.errors import UserError, no_such
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout: conf/, sweeps/ and the default results/ and data/ lie here."""
@@ -245,11 +245,27 @@ def register() -> None:
 
 def from_hydra(composed: DictConfig) -> Config:
     """The checked `Config` of a composed configuration. Raises UserError for the first value against the rules."""
+    check_keys(composed)
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     check(config)
     check_arguments(config)
     return config
+
+
+def check_keys(composed: DictConfig) -> None:
+    """Raise UserError for a key that the schema does not have: `+model.dept=20` would add it and change nothing."""
+    values = OmegaConf.to_container(composed)
+    assert isinstance(values, dict)
+    for parent, node, schema in [
+        ("", values, Config),
+        *((f.name + ".", values.get(f.name), f.type) for f in fields(Config)),
+    ]:
+        if is_dataclass(schema) and isinstance(node, dict):
+            known = [entry.name for entry in fields(schema)]
+            for key in node:
+                if key not in known:
+                    raise no_such("key", f"{parent}{key}", node[key], known)
 
 
 def compose(overrides: list[str]) -> Config:
@@ -457,8 +473,7 @@ def target(group: str, node: dict[str, Any], given: int) -> Callable[..., Any]:
         names = [p.name for p in accepted[given:]]
         for key in arguments:
             if key not in names:
-                allowed = f"no such key; {node['_target_']} takes {', '.join(names) or 'none'}"
-                raise UserError(f"{group}.{key}", arguments[key], allowed)
+                raise no_such("key", f"{group}.{key}", arguments[key], names)
     for p in accepted:
         named = typing.get_args(p.annotation) if typing.get_origin(p.annotation) is typing.Literal else ()
         if named and arguments.get(p.name, named[0]) not in named:

@@ -1,5 +1,7 @@
 """The one exception for a user's mistake: shown as a single line that names the key, the value and what is allowed."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 AS_TYPED = {"None": "null", "True": "true", "False": "false"}
@@ -20,3 +22,12 @@ class UserError(Exception):
     def __str__(self) -> str:
         shown = AS_TYPED.get(str(self.value), self.value)
         return " ".join(f"{self.key}={shown}: {self.allowed}".split())  # one line, whatever the value holds
+
+
+def no_such(what: str, key: str, value: Any, known: Iterable[str]) -> UserError:
+    """The error for a misspelt word: `what` it is ("key", "choice"), and the `known` ones, the nearest first."""
+    known = sorted(known)
+    word = str(value) if what == "choice" else key.rpartition(".")[2]
+    near = difflib.get_close_matches(word, known, n=1)
+    hint = f"did you mean {near[0]}? " if near and near[0] != word else ""
+    return UserError(key, value, f"no such {what}; {hint}allowed: {', '.join(known) or 'none'}")

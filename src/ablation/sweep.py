@@ -5,7 +5,7 @@ Hydra's basic sweeper raises the first failed job's exception and shows nothing 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class CheckedSweeper(BasicSweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         assert self.launcher is not None
+        if not isinstance(self.params, Mapping):
+            raise UserError("hydra.sweeper.params", self.params, "must be a mapping such as {model.depth: '20,32'}")
         lines = [f"{key}={value}" for key, value in self.params.items()] + arguments
         overrides = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(lines)
         jobs = [[*arm, *job] for job in self.split_arguments(overrides, None)[0] for arm in self.arms]
