@@ -104,6 +104,9 @@ class WandbServer(ThreadingHTTPServer):
         team = {"edges": []}
         return {"viewer": {"id": "u", "entity": "me", "username": "me", "email": "", "flags": "{}", "teams": team}}
 
+    def on_GetDefaultEntity(self, _given: dict[str, Any]) -> Any:
+        return {"viewer": {"id": "u", "entity": "me"}}
+
     def on_ServerFeaturesQuery(self, _given: dict[str, Any]) -> Any:
         return {"serverInfo": {"features": []}}
 

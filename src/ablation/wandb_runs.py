@@ -111,6 +111,11 @@ def check_server(timeout: float) -> None:
         raise Unreachable(f"{url} answers with status {answer.status_code}")
 
 
+def no_key() -> UserError:
+    """The one line for a missing API key."""
+    return UserError("WANDB_API_KEY", "(none)", "W&B asks for a key: set it, or give it once to `wandb login`")
+
+
 class RunView:
     """One training run, from its folder to W&B."""
 
@@ -143,10 +148,7 @@ class RunView:
         self.brought = self.known = 0
         self.minima: dict[str, float] = {}
         self.tail = tail(folder / "history.jsonl")
-        self.wandb.define_metric("step", hidden=True)
-        self.wandb.define_metric("*", step_metric="step")
-        self.wandb.define_metric("layer/index", hidden=True)
-        self.wandb.define_metric("layer/*", step_metric="layer/index")
+        self.defined: set[str] = set()
 
     def catch_up(self) -> None:
         """Log the history's new rows."""
@@ -162,9 +164,17 @@ class RunView:
     def log(self, values: dict[str, Any], step: int) -> None:
         """Log a row unless W&B has its step."""
         self.known += 1
+        for key in values.keys() - self.defined:
+            self.define(key)
         if step >= self.first:
             self.wandb.log(values, step=step)
             self.brought += 1
+
+    def define(self, key: str) -> None:
+        """Name the axis that the chart of a key has; an axis has no chart."""
+        self.defined.add(key)
+        axis = "layer/index" if key.startswith("layer/") else "step"
+        self.wandb.define_metric(key, **{"hidden": True} if key == axis else {"step_metric": axis})
 
     def close(self) -> None:
         """Bring the rest and say how the run ended. Raises Unreachable if that takes longer than the timeout."""
