@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from records_factory import digits_quickstart, paper_study, record, write, write_all
 from rich.console import Console
@@ -126,7 +127,8 @@ def test_other_data_shows_no_number_of_the_paper(tmp_path: Path) -> None:
     (section,) = gather([tmp_path]).sections
     (part,) = section.parts
     assert "Paper" not in part.table
-    assert part.label.startswith("Not the paper's recipe (data.name=digits")
+    departures = "data.name=digits, schedule.name=onecycle, schedule.steps=180, augmentation.name=none"
+    assert part.label.startswith(f"Not the paper's recipe ({departures})")
     assert all("8.75" not in finding.evidence + finding.claim.statement for finding in part.findings)
 
 
@@ -416,7 +418,10 @@ def test_figures_cope_with_any_choice_of_networks(tmp_path: Path) -> None:
         write_all(tmp_path / name, made)
         (study,) = studies(read([tmp_path / name]).runs)
         found = pictures(study.settings[0])
-        assert [picture.name for picture in found] == ["curves", "depth", "responses", "gradients"]
+        depth = ["depth"] if len({row["config"]["model"]["depth"] for row in made}) > 1 else []
+        assert [picture.name for picture in found] == ["curves", *depth, "responses", "gradients"]
+        for picture in found:
+            FigureCanvasAgg(picture.figure).draw()  # with the layout
 
 
 LOOK = """<script>addEventListener("load", () => {

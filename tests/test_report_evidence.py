@@ -248,13 +248,12 @@ def test_mixes_and_gaps_are_pointed_out(tmp_path: Path) -> None:
     write_all(tmp_path, [record(20, residual=True, seed=seed) for seed in (0, 1, 2)])
     write(tmp_path, record(20, residual=True, seed=3, environment__git_commit="b" * 40, environment__torch="2.14.0"))
     write_all(tmp_path, [record(20, residual=False, seed=seed) for seed in (0, 1)])
-    write(
-        tmp_path, record(20, residual=True, seed=0, environment__device_name="NVIDIA H100", environment__git_dirty=True)
-    )
+    other = {"environment__device_name": "NVIDIA H100", "environment__git_dirty": True}
+    write(tmp_path / "other", record(20, residual=True, seed=0, **other))
     notes = " ".join(only_study(tmp_path).notes)
     assert "seeds of ResNet-20 mix 2 commits: aaaaaaaaaa, bbbbbbbbbb" in notes
     assert "mix 2 versions of torch: 2.14.0, 2.15.0" in notes
-    assert "plain-20 lacks seeds 2, 3" in notes
+    assert "Seeds that others have: plain-20 lacks 2, 3 (cifar10" in notes
     assert "ResNet-20 also ran with environment.device_name=NVIDIA H100: kept apart" in notes
     assert "changed working tree" in notes
 

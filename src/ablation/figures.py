@@ -47,9 +47,9 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
 }
 DEPTH_COLOURS = {20: "#E69F00", 32: "#56B4E9", 44: "#009E73", 56: "#D55E00", 110: "#0072B2", 1202: "#000000"}
-OTHER_COLOURS = ("#CC79A7", "#999999", "#F0E442")
+OTHER_COLOURS = ("#CC79A7", "#7F7F7F", "#882255", "#332288", "#999933", "#44AA99")  # the last four are Tol's
 DEPTH_MARKERS = {20: "o", 32: "s", 44: "^", 56: "D", 110: "v", 1202: "P"}
-OTHER_MARKERS = ("X", "*", "p")
+OTHER_MARKERS = ("X", "*", "p", "h", "d")
 PLAIN, RESIDUAL = "#D55E00", "#0072B2"
 GREY = "#555555"
 LAYER_DEPTHS = (20, 56, 110)
@@ -89,7 +89,7 @@ def look(depth: int) -> dict[str, Any]:
     blocks = (depth - 2) // 6
     return {
         "color": DEPTH_COLOURS.get(depth, OTHER_COLOURS[blocks % len(OTHER_COLOURS)]),
-        "marker": DEPTH_MARKERS.get(depth, OTHER_MARKERS[blocks // 3 % len(OTHER_MARKERS)]),
+        "marker": DEPTH_MARKERS.get(depth, OTHER_MARKERS[blocks % len(OTHER_MARKERS)]),
     }
 
 
@@ -210,10 +210,10 @@ def highest_usual(errors: Sequence[tuple[int, float]]) -> float:
 
 
 def error_by_depth(setting: Setting, cells: list[Cell]) -> Picture | None:
-    """Training and test error of plain and residual nets against the number of layers."""
+    """Training and test error of plain and residual nets against the number of layers, where there are several."""
     columns = (("metrics.train_error", "training error (%)"), ("metrics.test_error", "test error (%)"))
     cells = [cell for cell in cells if any(len(cell.values(column)) for column, _ in columns)]
-    if not cells:
+    if len({cell.depth for cell in cells}) < 2:
         return None
     figure = Figure(figsize=(7.4, 3.3), layout="constrained")
     depths = sorted({cell.depth for cell in cells})
@@ -250,6 +250,8 @@ def draw_depths(axis: Axes, cells: list[Cell], column: str, residual: bool, limi
     """
     points = [(cell.depth * (1.02 if residual else 0.98), cell.values(column)) for cell in cells]
     points = [(x, values) for x, values in points if len(values)]
+    if not points:
+        return
     shade = RESIDUAL if residual else PLAIN
     style: dict[str, Any] = {"color": shade, "marker": "s" if residual else "o", "linestyle": "-" if residual else "--"}
     label = "residual" if residual else "plain"

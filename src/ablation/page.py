@@ -31,6 +31,8 @@ code { font-size: .88em; background: var(--band); padding: .1em .3em; }
 th, td { padding: .32rem .55rem .32rem 0; text-align: right; vertical-align: top; border: 0; white-space: nowrap; }
 th { border-bottom: 1px solid var(--ink); font-weight: 600; } tbody tr:nth-child(even) { background: var(--band); }
 th:first-child, td:first-child { text-align: left; padding-left: .3rem; }
+table.ablation th:nth-child(2), table.ablation td:nth-child(2) { text-align: left; }
+summary { cursor: pointer; margin: .8rem 0; }
 table.words th, table.words td { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 5rem; }
 table.claims td { text-align: left; white-space: normal; } table.claims th { text-align: left; }
 table.claims td:nth-child(2) { width: 32%; } table.claims small { color: var(--soft); display: block; }
@@ -38,7 +40,7 @@ table.claims td:nth-child(2) { width: 32%; } table.claims small { color: var(--s
 .verdict.contradicted { color: var(--contradicted); } .verdict.inconclusive { color: var(--inconclusive); }
 .verdict.untested { color: var(--untested); font-weight: 400; }
 .counts > span { display: inline-block; margin-right: 1.4rem; } .label { border-left: 3px solid var(--inconclusive);
-  padding-left: .7rem; } figure { margin: 1.4rem 0; } figure img { display: block; width: 100%; max-width: 50rem;
+  padding-left: .7rem; } figure { margin: 1.4rem 0; } figure img { display: block; max-width: 100%; height: auto;
   background: #ffffff; padding: .4rem; box-sizing: border-box; } figcaption { max-width: 46rem; margin-top: .3rem; }
 @media print { body { font-size: 10pt; max-width: none; padding: 0; } nav { display: none; }
   figure, tr { break-inside: avoid; }
@@ -94,7 +96,7 @@ def section_parts(section: Section) -> Iterator[str]:
         yield f'<p class="soft">{escape(part.versions)}</p>{table_html(part.table)}'
         yield from map(figure_html, part.illustrations)
         if part.findings:
-            yield f"<h3>Claims</h3>{claims_html(part.findings)}"
+            yield from claims_parts(part.findings)
     for axis, table in section.ablations:
         yield f"<h3>{escape(axis)}: baseline and one change</h3>{table_html(table, 'ablation')}"
     yield "</section>"
@@ -119,6 +121,18 @@ def figure_html(illustration: Illustration) -> str:
 def verdict_html(verdict: str) -> str:
     """A verdict with its sign, so that it does not hang on colour."""
     return f'<span class="verdict {verdict}">{VERDICT_SIGNS[verdict]} {verdict}</span>'
+
+
+def claims_parts(findings: list[Finding]) -> Iterator[str]:
+    """The verdicts; those without records folded away, but counted."""
+    yield "<h3>Claims</h3>"
+    tested = [finding for finding in findings if finding.verdict != "untested"]
+    untested = [finding for finding in findings if finding.verdict == "untested"]
+    if tested:
+        yield claims_html(tested)
+    if untested:
+        summary = f"{len(untested)} claims untested, for want of records"
+        yield f"<details><summary>{verdict_html('untested')}: {summary}</summary>{claims_html(untested)}</details>"
 
 
 def claims_html(findings: list[Finding]) -> str:

@@ -237,7 +237,7 @@ def side(interval: tuple[float, float] | None, low: float, high: float) -> Verdi
 
 def difference_text(first: Sample, second: Sample, interval: tuple[float, float] | None, metric: Metric) -> str:
     """The difference of means with its interval."""
-    shown = f"{first.mean - second.mean:+.{metric.decimals}f}"
+    shown = format(round(first.mean - second.mean, metric.decimals) or 0.0, f"+.{metric.decimals}f")  # never -0.00
     return f"{first.name} minus {second.name}: {shown}{interval_text(interval, metric, sign='+')}"
 
 

@@ -201,8 +201,10 @@ def title_of(keys: Keys) -> str:
 
 def deviations_from(recipe: Mapping[str, tuple[Any, ...]], keys: Keys) -> Iterator[str]:
     """Each key in which a setting is not as the recipe says."""
-    for key, allowed in recipe.items():
-        if keys.get(key) not in allowed:
+    other = [key for key, allowed in recipe.items() if keys.get(key) not in allowed]
+    for key in other:
+        # Another member of a group has other keys: its name says enough, and its length.
+        if key.endswith((".name", ".steps")) or f"{key.split('.')[0]}.name" not in other:
             yield f"{key}={keys.get(key, 'null')}"
     if recipe is paper.RECIPE and "early_stopping" in keys:
         yield f"early_stopping={keys['early_stopping']}"
@@ -269,11 +271,13 @@ def notes(found: tuple[Setting, ...]) -> Iterator[str]:
     """
     for setting in found:
         every_seed = sorted({seed for cell in setting.cells for seed in cell.seeds if len(cell.runs) > 1})
+        gaps = []
         for cell in setting.cells:
             yield from mixes(cell)
             lacking = [str(seed) for seed in every_seed if seed not in cell.seeds]
-            if lacking:
-                yield f"{cell.label} lacks seed{'s' * (len(lacking) > 1)} {', '.join(lacking)} ({setting.title})."
+            gaps += [f"{cell.label} lacks {', '.join(lacking)}"] if lacking else []
+        if gaps:
+            yield f"Seeds that others have: {'; '.join(gaps)} ({setting.title})."
     for place, setting in enumerate(found):
         for other in found[:place]:
             apart = differences(other.keys, setting.keys)

@@ -212,7 +212,9 @@ def claims_table(found: list[Finding]) -> pd.DataFrame:
 
 def number(value: float | None, form: str) -> str:
     """Formatted; a dash where there is none."""
-    return NONE if value is None or not np.isfinite(value) else format(value, form)
+    if value is None or not np.isfinite(value):
+        return NONE
+    return format(round(value, 2) or 0.0, form)  # never -0.00
 
 
 def spread(mean: float, std: float) -> str:

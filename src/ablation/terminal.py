@@ -38,15 +38,15 @@ def show(content: Content, to: Console, verdicts: bool = True) -> None:
     for section in content.sections:
         to.print(f"\n[bold]{escape(section.title)}[/]")
         for part in section.parts:
-            to.print(escape(part.title), highlight=False)
+            to.print(f"\n{escape(part.title)}", highlight=False)
             if part.label:
                 to.print(f"[yellow]{escape(part.label)}[/]", highlight=False)
             to.print(main_table(part))
             if verdicts:
                 show_verdicts(part, to)
         for axis, table in section.ablations if verdicts else []:
-            columns = [name for name in table.columns if name not in ("Train error %", "Time")]
-            to.print(f"{axis}: baseline and one change")
+            columns = [name for name in table.columns if name not in ("Train error %", "95% interval (train)", "Time")]
+            to.print(f"\n{axis}: baseline and one change")
             to.print(grid(columns, table[columns].itertuples(index=False)))
         for note in section.notes:
             to.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
