@@ -1,6 +1,8 @@
 """Where and in which number format a run is executed: picked by themselves, or as asked, or a clear error."""
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -46,11 +48,78 @@ def device_name(device: torch.device) -> str:
         return "CPU"
 
 
-def make_deterministic() -> None:
-    """Bit-identical kernels on every device, for `trainer=reference`: no TF32, no choice of algorithm by timing."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses, saying so
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
+def set_deterministic(wanted: bool) -> None:
+    """Bit-identical kernels for `trainer=reference`: no TF32, no choice of algorithm by timing; otherwise both.
+
+    All of it is the process's own state, so every run sets it for itself, and a gang trains only runs of one kind.
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses, saying so
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.deterministic = wanted
+    torch.backends.cudnn.benchmark = not wanted
     torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = not wanted
+
+
+def own_stream(device: torch.device) -> AbstractContextManager[object]:
+    """A new CUDA stream as the current one, as often as it is entered; elsewhere nothing.
+
+    A run does all its work on the device inside of it: so its work overlaps with that of other runs, and a CUDA graph
+    can be captured, which the default stream does not allow.
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    return torch.cuda.stream(stream)
+
+
+def idle(device: torch.device) -> bool:
+    """Whether the current stream has done all its work, so that reading a result does not wait."""
+    return device.type != "cuda" or torch.cuda.current_stream(device).query()
+
+
+def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
+    """Capture what `function` does on the current stream as a CUDA graph, and return what replays it.
+
+    Nothing is executed by capturing. Raises RuntimeError if `function` asks something of the host.
+    """
+    graph = torch.cuda.CUDAGraph()
+    stream = torch.cuda.current_stream()
+    # thread_local: another thread of the process (a progress display, a tracker) must not spoil the capture
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        function()
+    return graph.replay
+
+
+class Replayed:
+    """A function of nothing but what lies on the device: called a few times as it is, then captured and replayed.
+
+    The first calls do their work like all others; they let cuDNN choose, optimizers make their state, and torch.compile
+    compile, none of which can be captured. Without a `capture` every call is the function's own.
+    """
+
+    def __init__(self, function: Callable[[], None], capture: "Capture | None") -> None:
+        self.function, self.capture = function, capture
+        self.calls = 0
+        self.replay: Callable[[], None] | None = None
+
+    def __call__(self) -> None:
+        """Do it once."""
+        if self.capture is not None and self.replay is None and self.calls >= CALLS_BEFORE_CAPTURE:
+            try:
+                self.replay = self.capture(self.function)
+            except RuntimeError as error:
+                self.capture = None
+                fault = error.__context__ or error  # a capture that is broken off hides what broke it
+                reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+                print(f"no CUDA graph, going on with one kernel at a time: {reason}", flush=True)
+        self.calls += 1
+        (self.replay or self.function)()
+
+
+Capture = Callable[[Callable[[], None]], Callable[[], None]]
+"""Takes a function and returns one that does the same: `cuda_graph`."""
+
+CALLS_BEFORE_CAPTURE = 3

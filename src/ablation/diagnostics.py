@@ -3,12 +3,11 @@
 All of it is measured in float32 on a copy of the network, so that measuring changes nothing.
 """
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ablation.compiling import plain_copy
 from ablation.data import Images, Normalization
 from ablation.networks import layers_3x3
 from ablation.training import batches
@@ -25,7 +24,7 @@ def response_stds(network: nn.Module, train: Images, normalization: Normalizatio
 
     In evaluation mode, on the first 2,000 un-augmented training pictures.
     """
-    twin = copy.deepcopy(network).eval()
+    twin = plain_copy(network).eval()
     totals: dict[str, list[Tensor]] = {}
     nothing = [torch.tensor(0)] * 3
 
@@ -54,7 +53,7 @@ def gradient_norms(network: nn.Module, train: Images, normalization: Normalizati
 
     In training mode, as the optimizer sees it. Section 4.1: with batch norm the gradients of plain nets do not vanish.
     """
-    twin = copy.deepcopy(network).train()
+    twin = plain_copy(network).train()
     twin.zero_grad()
     (images, labels), *_ = batches(first(train, GRADIENT_IMAGES), normalization.mean.device)
     F.cross_entropy(twin(normalization(images)), labels).backward()

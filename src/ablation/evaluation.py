@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ablation import checkpoints, data, devices
 from ablation import config as configuration
-from ablation.compiling import compile_blocks
 from ablation.config import Config
 from ablation.confusion import class_errors, class_table, matrix_table, pair_table
 from ablation.environment import environment
@@ -184,8 +183,7 @@ def measure(
     config = subject.config
     device = devices.pick_device(config.trainer.device)
     precision = devices.pick_precision(config.trainer.precision, device)
-    if config.trainer.deterministic:
-        devices.make_deterministic()
+    devices.set_deterministic(config.trainer.deterministic)
     splits = data.load(config.data.name, config.data_root, config.data.validation, config.data.split_seed)
     if subject.record is not None and splits.checksum != subject.record["data"]["checksum"]:
         raise UserError("data.root", config.data_root, "its data is not what this run was trained on")
@@ -193,8 +191,6 @@ def measure(
         normalization = data.fit_normalization(config.data.normalization, splits.train)
     network = build_network(config, len(splits.classes), device)
     load_weights(network, subject.weights, subject.path)
-    if subject.compiled:
-        compile_blocks(network)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     result = evaluate(network, splits.test, normalization.to(device), autocast)
     where = environment(device, precision, subject.compiled, config.trainer.deterministic)

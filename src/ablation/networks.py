@@ -18,8 +18,16 @@ from ablation.shortcuts import Shortcut
 Init = Literal["he_fan_in", "he_fan_out", "glorot"]
 
 
+def norm_relu(norm: nn.BatchNorm2d, x: Tensor, skip: Tensor | None = None) -> Tensor:
+    """ReLU of the batch norm of `x`, plus a shortcut's output; `ablation.compiling` has a fused one to put in place."""
+    y = norm(x)
+    return F.relu(y if skip is None else y + skip)
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions with batch norm, and around them a shortcut unless `shortcut` is None (a plain block)."""
+
+    norm_relu = staticmethod(norm_relu)
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: Shortcut | None) -> None:
         super().__init__()
@@ -32,11 +40,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        if self.residual:
-            y = y + (x if self.downsample is None else self.downsample(x))
-        return F.relu(y)
+        y = self.norm_relu(self.bn1, self.conv1(x))
+        skip = None if not self.residual else x if self.downsample is None else self.downsample(x)
+        return self.norm_relu(self.bn2, self.conv2(y), skip)
 
 
 class Network(nn.Module):
@@ -46,6 +52,8 @@ class Network(nn.Module):
     2015b, arXiv 1502.01852, eq. 10), "he_fan_out" its equally good backward form (eq. 14), "glorot" Keras' default,
     uniform. Biases are zero. Raises ValueError for a depth that is not 6n + 2.
     """
+
+    norm_relu = staticmethod(norm_relu)
 
     def __init__(
         self,
@@ -75,7 +83,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) normalised images -> (N, classes) logits."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.norm_relu(self.bn1, self.conv1(x))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.fc(x.mean(dim=(2, 3)))
 

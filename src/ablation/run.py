@@ -20,7 +20,7 @@ from torch import Tensor
 from ablation import checkpoints, data, devices
 from ablation import config as configuration
 from ablation.augmentation import Augmentation
-from ablation.compiling import compile_blocks, worth_compiling
+from ablation.compiling import fuse, worth_compiling
 from ablation.config import SCHEMA, Config
 from ablation.diagnostics import gradient_norms, response_stds
 from ablation.environment import environment
@@ -46,7 +46,8 @@ class Diverged(Exception):
 
 def run(config: Config) -> Outcome:
     """Train, go on with, or find done the run that `config` describes. Raises UserError for bad input."""
-    with Interrupts(config.trainer.time_limit) as interrupts, closing(advance(config, interrupts)) as steps:
+    stream = devices.own_stream(devices.pick_device(config.trainer.device))
+    with Interrupts(config.trainer.time_limit) as interrupts, stream, closing(advance(config, interrupts)) as steps:
         while True:
             try:
                 next(steps)
@@ -56,7 +57,11 @@ def run(config: Config) -> Outcome:
 
 
 def advance(config: Config, interrupts: Interrupts) -> Steps:
-    """`run` as a generator that yields after every optimisation step, so that several runs can share a process."""
+    """`run` as a generator, so that several runs can share a process.
+
+    It yields after every optimisation step and while it waits for the device. On CUDA it is to be advanced on a stream
+    of its own (`devices.own_stream`), always the same one.
+    """
     device = devices.pick_device(config.trainer.device)
     precision = devices.pick_precision(config.trainer.precision, device)
     folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
@@ -132,14 +137,13 @@ class Work:
     def __init__(self, config: Config, folder: RunFolder, device: torch.device, precision: str) -> None:
         """Build everything; nothing is written. Raises UserError for input that cannot be trained on."""
         self.config, self.folder, self.device, self.precision = config, folder, device, precision
-        if config.trainer.deterministic:
-            devices.make_deterministic()
+        devices.set_deterministic(config.trainer.deterministic)
         self.data = load_data(config)
         normalization = data.fit_normalization(config.data.normalization, self.data.train)
         self.compiled = worth_compiling(config.trainer.compile, device, config.schedule.steps, config.model.depth)
         self.training = build_training(config, self.data, normalization, device, precision)
         if self.compiled:
-            compile_blocks(self.training.network)
+            fuse(self.training.network)
         self.normalization = self.training.normalization
         self.clock, self.train_clock = Clock(), 0.0
         self.gradients_at_start: dict[str, float] = {}
@@ -171,7 +175,7 @@ class Work:
                 shown.step(training.step)
                 yield
                 if training.step % every == 0 or training.step == steps:
-                    row = self.evaluate()
+                    row = yield from self.evaluate()
                     shown.row(row, steps)
                     self.tracker.row()
                 if training.step % config.trainer.checkpoint_every == 0:
@@ -187,7 +191,6 @@ class Work:
         state = checkpoints.load(self.folder.path, lambda line: print(f"{self.folder.name}: {line}"))
         if state is None:
             self.window, self.history = Clock(), History(self.folder.path / "history.jsonl", [])
-            torch.manual_seed(self.config.seed)  # the loop draws nothing from it; dropout in a user's own shortcut does
             self.gradients_at_start = gradient_norms(self.training.network, self.data.train, self.normalization)
         else:
             if state["id"] != self.folder.identity:
@@ -219,15 +222,24 @@ class Work:
         message = f"{reason}; left at step {self.training.step}; the same command goes on from there"
         return Outcome(self.folder.name, self.folder.path, "interrupted", message)
 
-    def evaluate(self) -> dict[str, Any]:
+    def settled(self) -> Generator[None, None, None]:
+        """Let other runs go on until the device is done with this one's work."""
+        while not self.training.idle():
+            yield
+
+    def evaluate(self) -> Generator[None, None, dict[str, Any]]:
         """Read the running sums, evaluate, and add a row to the history. Raises Diverged."""
         training = self.training
+        yield from self.settled()
         sums = training.read_sums()
         self.stop_if_diverged(sums.first_bad_step)
         seconds = self.window.seconds()
         self.train_clock += seconds
-        test = training.evaluate(self.data.test)
-        val = training.evaluate(self.data.val) if self.data.val else None
+        sets = [self.data.test, *([self.data.val] if self.data.val else [])]
+        for images in sets:
+            training.begin_evaluation(images)
+        yield from self.settled()
+        test, val = training.evaluation(self.data.test), training.evaluation(sets[1]) if self.data.val else None
         row = {
             "step": training.step,
             "epoch": training.epoch,
@@ -437,6 +449,7 @@ def build_training(
         config.data.batch_size,
         config.seed,
         precision,
+        devices.cuda_graph if device.type == "cuda" and not config.trainer.deterministic else None,
     )
 
 

@@ -6,6 +6,7 @@ That makes it fast (it can be one CUDA graph), resumable (there is no generator'
 trained beside others. Batches have one size: the remainder of an epoch's permutation is dropped.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from torch.optim import Optimizer
 
 from ablation.augmentation import Augmentation
 from ablation.data import Images, Normalization
+from ablation.devices import Capture, Replayed, idle
 from ablation.optimizers import l2_penalty, use_rate
 from ablation.schedules import Plateau, Schedule
 
@@ -64,12 +66,15 @@ class Training:
         batch_size: int,
         seed: int,
         precision: str,
+        capture: Capture | None = None,
     ) -> None:
+        """`capture`: what makes the step, and the evaluation, a CUDA graph; None where they are not to be one."""
         self.network, self.optimizer, self.schedule = network, optimizer, schedule
         self.device = schedule.rate.device
         self.normalization, self.augmentation = normalization.to(self.device), augmentation
         self.batch_size, self.seed = batch_size, seed
-        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16, precision == "bfloat16", cache_enabled=False)
+        self.random_state = torch.Generator().manual_seed(seed).get_state()
         self.steps_per_epoch = len(train) // batch_size
         self.originals = train.images
         self.images = train.images.to(self.device, copy=augmentation.policy is not None)
@@ -83,6 +88,9 @@ class Training:
         self.wrong = torch.zeros((), dtype=torch.int64, device=self.device)
         self.first_bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
         self.steps_summed = 0
+        self.capture = capture
+        self.run_step = Replayed(self.device_step, capture)
+        self.evaluators: dict[int, Evaluator] = {}
 
     @property
     def device_module(self) -> Any:
@@ -113,7 +121,10 @@ class Training:
         """Take one optimisation step; begin an epoch first if one is due."""
         if self.epoch_begun != self.step // self.steps_per_epoch:
             self.begin_epoch()
-        self.device_step()
+        # The loop draws nothing from torch's global generator, but dropout in a user's own shortcut does.
+        torch.set_rng_state(self.random_state)
+        self.run_step()
+        self.random_state = torch.get_rng_state()
         self.step += 1
         self.steps_summed += 1
 
@@ -163,7 +174,24 @@ class Training:
 
     def evaluate(self, images: Images) -> Evaluation:
         """Mean loss, error and confusion of the network as it is, on un-augmented pictures, in evaluation mode."""
-        return evaluate(self.network, images, self.normalization, self.autocast)
+        self.begin_evaluation(images)
+        return self.evaluation(images)
+
+    def begin_evaluation(self, images: Images) -> None:
+        """Have the device do what `evaluate` does, without waiting for it; `evaluation` then gives the result."""
+        if id(images) not in self.evaluators:
+            self.evaluators[id(images)] = Evaluator(
+                self.network, images, self.normalization, self.autocast, self.capture
+            )
+        self.evaluators[id(images)].run()
+
+    def evaluation(self, images: Images) -> Evaluation:
+        """The result of the evaluation begun last on these pictures; waits for the device."""
+        return self.evaluators[id(images)].result()
+
+    def idle(self) -> bool:
+        """Whether the device has done all that it was given, so that reading from it does not wait."""
+        return idle(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training has changed, for `load_state_dict`."""
@@ -174,7 +202,7 @@ class Training:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "rng": torch.get_rng_state(),  # not used by the loop; a user's own shortcut may, for dropout
+            "rng": self.random_state,
             "device_rng": None if self.device.type == "cpu" else self.device_module.get_rng_state(),
         }
 
@@ -188,32 +216,68 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         use_rate(self.optimizer, self.schedule.rate)
-        torch.set_rng_state(state["rng"])
+        self.random_state = state["rng"]
         if state.get("device_rng") is not None and self.device.type != "cpu":
             self.device_module.set_rng_state(state["device_rng"])
         self.epoch_begun = -1  # its order and draws follow from (seed, epoch)
+        self.run_step = Replayed(self.device_step, self.capture)  # the optimizer's tensors are others now
+
+
+class Evaluator:
+    """A network's evaluation on one set, which is kept on the device; `run` does it, `result` reads what came out."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Images,
+        normalization: Normalization,
+        autocast: torch.autocast,
+        capture: Capture | None = None,
+    ) -> None:
+        self.network, self.normalization, self.autocast = network, normalization, autocast
+        device = normalization.mean.device
+        self.images = Images(images.images.to(device), images.labels.to(device))
+        self.loss = torch.zeros((), device=device)
+        self.confusion: Tensor | None = None  # made when the network says how many classes there are
+        self.run = Replayed(self.device_run, capture)
+
+    def device_run(self) -> None:
+        """Sum loss and confusion over the set, in evaluation mode; the network's mode is put back."""
+        training = self.network.training
+        self.network.eval()
+        self.loss.zero_()
+        if self.confusion is not None:
+            self.confusion.zero_()
+        with torch.no_grad():
+            for batch, labels in batches(self.images, self.loss.device):
+                self.add(batch, labels)
+        self.network.train(training)
+
+    def add(self, batch: Tensor, labels: Tensor) -> None:
+        """Count a batch, uint8 (N, 3, H, W) with its labels (N,)."""
+        with self.autocast:
+            logits = self.network(self.normalization(batch).contiguous(memory_format=torch.channels_last)).float()
+        classes = logits.shape[1]
+        if self.confusion is None:
+            self.confusion = torch.zeros(classes * classes, dtype=torch.int64, device=logits.device)
+        self.loss += F.cross_entropy(logits, labels, reduction="sum")
+        # index_add and not bincount, which asks the host for its length
+        self.confusion.index_add_(0, labels * classes + logits.argmax(1), torch.ones_like(labels))
+
+    def result(self) -> Evaluation:
+        """What the last `run` measured; waits for the device."""
+        assert self.confusion is not None, "an empty set cannot be evaluated"
+        classes = math.isqrt(len(self.confusion))
+        table = self.confusion.view(classes, classes).cpu()
+        count, right = len(self.images), int(table.diagonal().sum())
+        return Evaluation(float(self.loss) / count, 100 * (count - right) / count, table)
 
 
 def evaluate(network: nn.Module, images: Images, normalization: Normalization, autocast: torch.autocast) -> Evaluation:
-    """Mean loss (nats), error (percent) and confusion of `network` on `images`; its mode is put back."""
-    device = normalization.mean.device
-    training = network.training
-    network.eval()
-    loss = torch.zeros((), device=device)
-    confusion: Tensor | None = None
-    with torch.no_grad():
-        for batch, labels in batches(images, device):
-            with autocast:
-                logits = network(normalization(batch).contiguous(memory_format=torch.channels_last)).float()
-            classes = logits.shape[1]
-            loss += F.cross_entropy(logits, labels, reduction="sum")
-            counts = torch.bincount(labels * classes + logits.argmax(1), minlength=classes * classes)
-            confusion = counts if confusion is None else confusion + counts
-    network.train(training)
-    assert confusion is not None, "an empty set cannot be evaluated"
-    table = confusion.view(classes, classes).cpu()
-    right = int(table.diagonal().sum())
-    return Evaluation(float(loss) / len(images), 100 * (len(images) - right) / len(images), table)
+    """Mean loss (nats), error (percent) and confusion of `network` on `images`."""
+    evaluator = Evaluator(network, images, normalization, autocast)
+    evaluator.run()
+    return evaluator.result()
 
 
 def batches(images: Images, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
