@@ -8,9 +8,9 @@ import pytest
 from records_factory import record, write_all
 
 from ablation import claims, evidence, paper
-from ablation.claims import CLAIMS, Claim, Finding, examine, findings
+from ablation.claims import CLAIMS, Claim, Finding, examine, findings, study_findings
 from ablation.rules import BEST_TEST, GRADIENT, MIN_SEEDS, RESPONSE, TEST, TRAIN, Between, Close, Higher, NotHigher
-from ablation.studies import Setting, studies
+from ablation.studies import Setting, Study, studies
 
 NOTEBOOK = {
     "schedule": "plateau",
@@ -38,10 +38,14 @@ def changes(claim: Claim, value: float) -> dict[str, Any]:
     return {key: value, "layers": []}
 
 
-def setting_of(folder: Path, records: list[dict[str, Any]]) -> Setting:
+def study_of(folder: Path, records: list[dict[str, Any]]) -> Study:
     write_all(folder, records)
     (study,) = studies(evidence.read([folder]).runs)
-    (setting,) = study.settings
+    return study
+
+
+def setting_of(folder: Path, records: list[dict[str, Any]]) -> Setting:
+    (setting,) = study_of(folder, records).settings
     return setting
 
 
@@ -209,6 +213,22 @@ def test_the_running_error_is_shown_beside_and_never_tested(tmp_path: Path) -> N
 
 def test_other_settings_do_not_repeat_untested_claims(tmp_path: Path) -> None:
     assert findings(setting_of(tmp_path, [record(26, residual=True)]), main=False) == []
+
+
+def test_every_claim_of_the_paper_is_listed_once_on_its_data(tmp_path: Path) -> None:
+    both = [record(20, residual=True), record(20, residual=True, seed=1), record(20, residual=True, **NOTEBOOK)]
+    short = [record(20, residual=True, schedule="onecycle")]
+    for name, made in {"both": both, "paper": both[:2], "short": short}.items():
+        found = [finding for part in study_findings(study_of(tmp_path / name, made)) for finding in part]
+        once = [finding.claim.id for finding in found if finding.claim.scope != "any" or finding.setting.from_paper]
+        assert sorted(once) == sorted(c.id for c in CLAIMS if c.scope != "any" or name != "short")
+        verdicts = {finding.claim.id: finding for finding in found if finding.claim.scope != "any"}
+        if name != "both":
+            assert verdicts["notebook"].evidence == "no records with the notebook's recipe"
+        if name == "short":
+            assert verdicts["table-6-20"].evidence == "no records with the paper's recipe"
+    (found,) = study_findings(study_of(tmp_path / "digits", [record(20, residual=True, config__data__name="digits")]))
+    assert {finding.claim.scope for finding in found} == {"any"}
 
 
 def test_quoted_numbers() -> None:

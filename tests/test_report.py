@@ -406,11 +406,13 @@ def test_watch_makes_the_report_again_when_something_comes(
 
 
 def test_figures_cope_with_any_choice_of_networks(tmp_path: Path) -> None:
+    bad = {"response_std": float("nan"), "gradient_norm_start": None, "gradient_norm_end": float("inf")}
     choices: dict[str, list[dict[str, Any]]] = {
         "one": [record(20, residual=True)],
         "plain only": [record(20, residual=False), record(110, residual=False)],
         "odd depths": [record(depth, residual=True) for depth in (8, 14, 26, 38, 50, 62)],
         "failed 110": paper_study(seeds=2),
+        "diverged": [record(20, residual=True, layers=[{**bad, "name": "x"}] * 3), record(56, residual=True)],
         "all zero": [record(20, residual=True, train_error=0.0, test_error=0.0, running_train_error=0.0)],
         "all wrong": [record(20, residual=True, train_error=100.0, test_error=100.0, running_train_error=100.0)],
     }

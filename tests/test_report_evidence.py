@@ -174,7 +174,7 @@ def test_an_identity_in_two_folders_counts_once(tmp_path: Path) -> None:
     shutil.copytree(first, tmp_path / "machine2" / first.name)
     other = made | {"metrics": made["metrics"] | {"test_error": 50.0}}
     other["timing"] = made["timing"] | {"finished": "2027"}
-    write(tmp_path / "machine3", other)
+    write(tmp_path / "machine0", other)  # finished later, found first
     evidence = read([tmp_path])
     assert len(evidence.runs) == 1
     assert evidence.runs["metrics.test_error"].iloc[0] == made["metrics"]["test_error"]

@@ -163,8 +163,20 @@ def sample_text(sample: Sample, metric: Metric) -> str:
     return f"{sample.name} {sample.mean:.{metric.decimals}f}{spread}{metric.unit} (n={len(sample.values)})"
 
 
+def study_findings(study: Study) -> list[list[Finding]]:
+    """The verdicts in each setting of a study; those that are untested stand once, in the main setting."""
+    main, *others = study.settings
+    found = [findings(main, main=True), *(findings(setting, main=False) for setting in others)]
+    if main.keys["data.name"] in paper.RECIPE["data.name"]:
+        for claim in CLAIMS:
+            if not any(claim.applies(setting) for setting in study.settings):
+                reason = f"no records with the {claim.scope}'s recipe"
+                found[0].append(Finding(claim, main, "untested", reason, "", {}))
+    return found
+
+
 def findings(setting: Setting, main: bool) -> list[Finding]:
-    """Verdicts in one setting; untested claims are listed for a study's main setting only, once."""
+    """The verdicts in one setting; what is untested only if it is the main one."""
     found = [examine(claim, setting) for claim in CLAIMS if claim.applies(setting)]
     return [finding for finding in found if main or finding.verdict != "untested"]
 

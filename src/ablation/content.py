@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from ablation import paper
-from ablation.claims import Finding, findings
+from ablation.claims import Finding, study_findings
 from ablation.evidence import Evidence, now
 from ablation.rules import MIN_SEEDS, VERDICTS
 from ablation.studies import Setting, Study, missing, studies
@@ -157,16 +157,16 @@ def section(study: Study) -> Section:
     notes = list(study.notes)
     parts = []
     figured = 0
-    for place, setting in enumerate(study.settings):
+    for place, (setting, found) in enumerate(zip(study.settings, study_findings(study), strict=True)):
         draws = place == 0 or (len(setting.cells) > 1 and figured < MOST_FIGURES)
         if not draws and len(setting.cells) > 1:
             notes.append(f"No figures of {setting.title}: filter by its keys to see them.")
         figured += draws
-        parts.append(part(setting, main=place == 0, figured=draws))
+        parts.append(part(setting, found, figured=draws))
     return Section(study.name, study.title, study, parts, list(ablation_tables(study)), notes)
 
 
-def part(setting: Setting, main: bool, figured: bool) -> Part:
+def part(setting: Setting, found: list[Finding], figured: bool) -> Part:
     """One setting's table and verdicts."""
     label = ""
     if setting.notebook:
@@ -176,21 +176,14 @@ def part(setting: Setting, main: bool, figured: bool) -> Part:
             f"Not the paper's recipe ({', '.join(setting.deviations)}): the paper's claims are asked of it by name, "
         )
         label += "its numbers are not."
-    return Part(setting.title, label, versions(setting), main_table(setting), findings(setting, main), setting, figured)
+    return Part(setting.title, label, versions(setting), main_table(setting), found, setting, figured)
 
 
 def versions(setting: Setting) -> str:
     """Versions and commits of a setting's runs; hardware and precision stand in its title."""
-    found = []
-    for key, name in (("torch", "torch "), ("git_commit", "commit ")):
-        column = f"environment.{key}"
-        values = {
-            str(v)[:10] if key == "git_commit" else str(v)
-            for cell in setting.cells
-            for v in cell_values(cell.runs, column)
-        }
-        found += [name + ", ".join(sorted(values))] if values else []
-    return " · ".join(found)
+    torch = {str(v) for cell in setting.cells for v in cell_values(cell.runs, "environment.torch")}
+    commits = {str(v)[:10] for cell in setting.cells for v in cell_values(cell.runs, "environment.git_commit")}
+    return f"torch {', '.join(sorted(torch)) or 'unknown'} · commit {', '.join(sorted(commits)) or 'unknown'}"
 
 
 def cell_values(runs: pd.DataFrame, column: str) -> list[object]:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from ablation.evidence import read_history
 from ablation.paper import WARMUP_DEPTH
@@ -196,7 +196,7 @@ def upper_limit(found: Sequence[tuple[Cell, pd.DataFrame]]) -> float:
     """A round number above the last third of the curves; 20 % for the paper's."""
     ends = [(cell.depth, float(band["mean"].iloc[-max(1, len(band) // 3) :].max())) for cell, band in found]
     highest = highest_usual(ends)
-    return next((float(limit) for limit in (10, 20, 30, 40, 60, 80) if 1.25 * highest <= limit), 100.0)
+    return next((float(limit) for limit in (20, 30, 40, 60, 80) if 1.25 * highest <= limit), 100.0)
 
 
 def highest_usual(errors: Sequence[tuple[int, float]]) -> float:
@@ -305,7 +305,8 @@ def responses(setting: Setting, cells: list[Cell]) -> Picture | None:
     for axis, by_size in zip(figure.subplots(2, 1), (False, True), strict=True):
         for cell, values in found:
             draw_layers(axis, cell, np.sort(values)[::-1] if by_size else values)
-        axis.set(ylabel="std", ylim=(0, None), xlim=(0, None))
+        axis.set(ylabel="std", ylim=(0, 1.1 * max(values.max() for _, values in found)), xlim=(0, None))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     first, second = figure.axes
     first.set(title="in the network's order", xlabel="layer")
     second.set(title="sorted", xlabel="layer, by magnitude")
@@ -332,6 +333,7 @@ def gradients(setting: Setting, cells: list[Cell]) -> Picture | None:
             # A norm of exactly zero has no place on a logarithmic axis: a gap in the line.
             draw_layers(axis, cell, np.where(values > 0, values, np.nan))
         axis.set(title=title, xlabel="layer", yscale="log", xlim=(0, None))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.axes[0].set_ylabel("gradient norm")
     layer_legend(figure)
     shown = [cell for cell, _ in by_time[0][1]]
@@ -355,7 +357,7 @@ def layer_means(cells: list[Cell], key: str) -> list[tuple[Cell, Values]]:
     found = []
     for cell in among if len({cell.depth for cell in among}) > 1 else cells:
         runs = [[layer[key] for layer in layers] for layers in cell.runs["layers"]]
-        runs = [run for run in runs if run and None not in run]
+        runs = [run for run in runs if run and np.isfinite(np.array(run, dtype=float)).all()]  # None becomes nan
         runs = [run for run in runs if len(run) == len(runs[0])]
         if runs:
             found.append((cell, np.array(runs, dtype=float).mean(axis=0)))

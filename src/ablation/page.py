@@ -131,8 +131,8 @@ def claims_parts(findings: list[Finding]) -> Iterator[str]:
     if tested:
         yield claims_html(tested)
     if untested:
-        summary = f"{len(untested)} claims untested, for want of records"
-        yield f"<details><summary>{verdict_html('untested')}: {summary}</summary>{claims_html(untested)}</details>"
+        summary = f"{len(untested)} untested, for want of records"
+        yield f"<details><summary>{summary}</summary>{claims_html(untested)}</details>"
 
 
 def claims_html(findings: list[Finding]) -> str:
