@@ -108,9 +108,9 @@ def test_a_history_cut_in_two_is_read_up_to_there(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-20] + b"\xff")
     history, bad = read_history(folder)
     assert (len(history), bad) == (9, 1)
-    file.write_text('{"step": 1, "test_error": 5}\n[]\n"x"\n{"step": "a"}\n{"step": 1, "test_error": null}\n')
+    file.write_text('{"step": 1, "test_error": 5}\n[]\n"x"\n{"step": "a"}\n{"step": 1, "test_error": 4}\n')
     history, bad = read_history(folder)
-    assert (list(history["step"]), bad) == ([1], 3)
+    assert (list(history["step"]), list(history["test_error"]), bad) == ([1], [4], 3)
     file.unlink()
     assert len(read_history(folder)[0]) == 0
 
