@@ -1,0 +1,126 @@
+"""Small real runs for the tests of what a run survives: digits, 8 layers of width 4, a dozen steps, a second each."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ablation import config as configuration
+from ablation.config import Config
+from ablation.interrupts import Interrupts
+from ablation.outcome import Outcome
+from ablation.run import Steps, advance, digest, run
+
+TRAIN = Path(__file__).resolve().parent.parent / "src" / "train.py"
+
+SMALL = (
+    "data=digits",
+    "data.batch_size=256",  # 5 steps an epoch
+    "model.depth=8",
+    "model.width=4",
+    "schedule=onecycle",
+    "schedule.steps=12",
+    "augmentation=none",
+    "trainer.device=cpu",
+    "trainer.precision=float32",
+    "trainer.progress=false",
+    "trainer.checkpoint_every=3",
+    "tracker=disabled",
+)
+
+TIMES = ("images_per_second", "wall_seconds")
+"""What may differ between two histories of one run; of two records, `timing` and `environment`."""
+
+
+def small(results: Path, *overrides: str) -> Config:
+    """The configuration of a small run."""
+    return configuration.compose([*SMALL, f"results={results}", *overrides])
+
+
+def finish(config: Config) -> Outcome:
+    """Run it as a job does."""
+    return run(config)
+
+
+def cut_off(config: Config, after: int) -> None:
+    """Begin or go on, and close the run when it has taken `after` steps, as a dying process would leave it."""
+    with Interrupts() as interrupts:
+        steps = advance(config, interrupts)
+        for _ in range(after):
+            next(steps)
+        steps.close()
+
+
+def started(config: Config) -> Steps:
+    """The run, to be taken step by step."""
+    return advance(config, Interrupts())
+
+
+def exhausted(steps: Steps) -> Outcome:
+    """The outcome of a run that was `started`, at its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+
+
+def folder_of(results: Path) -> Path:
+    """The one run folder."""
+    (folder,) = (results / "runs").iterdir()
+    return folder
+
+
+def essence(folder: Path) -> dict[str, Any]:
+    """All of a finished run that must be the same bit for bit, however often it was cut off."""
+    record = json.loads((folder / "record.json").read_text())
+    weights = torch.load(folder / "weights.pt", weights_only=True)
+    assert record["weights_sha256"] == digest(weights)
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    for row in rows:
+        for key in TIMES:
+            del row[key]
+    del record["timing"], record["environment"], record["config"]["results"]
+    return {"record": record, "history": rows, "left": sorted(path.name for path in folder.iterdir())}
+
+
+def status_of(folder: Path) -> dict[str, Any]:
+    """The run's status file."""
+    status: dict[str, Any] = json.loads((folder / "status.json").read_text())
+    return status
+
+
+def in_process(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """`python src/train.py ARGUMENTS` without a new process: its exit status."""
+    monkeypatch.setattr(sys, "argv", [str(TRAIN), *arguments])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", "")
+    try:
+        runpy.run_path(str(TRAIN), run_name="__main__")
+    except SystemExit as end:
+        assert isinstance(end.code, int | None)
+        return end.code or 0
+    return 0
+
+
+def train(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """`python src/train.py ARGUMENTS`, started."""
+    command = [sys.executable, str(TRAIN), *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, env=environment, **(pipes | options))
+
+
+class Dropout(nn.Sequential):
+    """A shortcut of a user's own that draws from torch's global generator."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(nn.Conv2d(in_channels, out_channels, 1, stride), nn.Dropout(0.3))
