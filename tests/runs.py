@@ -88,7 +88,8 @@ def essence(folder: Path) -> dict[str, Any]:
     for row in rows:
         for key in TIMES:
             del row[key]
-    del record["timing"], record["environment"], record["config"]["results"]
+    del record["timing"], record["environment"], record["config"]["results"], record["config"]["overwrite"]
+    del record["config"]["trainer"]["checkpoint_every"]
     return {"record": record, "history": rows, "left": sorted(path.name for path in folder.iterdir())}
 
 
@@ -98,16 +99,16 @@ def status_of(folder: Path) -> dict[str, Any]:
     return status
 
 
-def in_process(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+def in_process(monkeypatch: pytest.MonkeyPatch, *arguments: str, program: str = "train.py") -> int:
     """`python src/train.py ARGUMENTS` without a new process: its exit status."""
-    monkeypatch.setattr(sys, "argv", [str(TRAIN), *arguments])
+    path = str(TRAIN.with_name(program))
+    monkeypatch.setattr(sys, "argv", [path, *arguments])
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("PYTHONPATH", "")
     try:
-        runpy.run_path(str(TRAIN), run_name="__main__")
+        runpy.run_path(path, run_name="__main__")
     except SystemExit as end:
-        assert isinstance(end.code, int | None)
-        return end.code or 0
+        return int(end.code or 0)
     return 0
 
 

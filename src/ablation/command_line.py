@@ -113,7 +113,8 @@ def translate(error: BaseException) -> UserError:
     if found := re.search(r"Could not delete.*'([^']*)'", text):
         return UserError(found[1], "", "cannot be removed")
     if "Config group override must be" in text:
-        key = next((a for a in sys.argv[1:] if a.endswith("=null") or a.startswith("=")), "group").partition("=")[0]
+        groups = [a.partition("=")[0] for a in sys.argv[1:] if a.endswith("=null") or a.startswith("=")]
+        key = next((key for key in groups if (ROOT / "conf" / key).is_dir()), "group")
         return UserError(key, typed_value(key), "must be the name of a choice: a group cannot be left out")
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     return UserError("command line", " ".join(sys.argv[1:]), first.strip())
@@ -136,7 +137,7 @@ def about_key(error: OmegaConfBaseException) -> UserError:
 
 def typed_value(key: str) -> str:
     """What was typed for a key."""
-    arguments = [argument.lstrip("+~").partition("=") for argument in sys.argv[1:]]
+    arguments = [argument.lstrip("+~").partition("=") for argument in reversed(sys.argv[1:])]  # the last one counts
     return next((value for name, _, value in arguments if name.split("@")[0] == key or name.startswith(f"{key}.")), "")
 
 
