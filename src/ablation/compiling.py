@@ -57,7 +57,7 @@ def fuse(network: nn.Module) -> None:
     setattr(torch._dynamo.config, limit, COMPILED_VARIANTS)
     for module in network.modules():
         if isinstance(module, Block | Network):
-            module.norm_relu = fused_norm_relu  # type: ignore[assignment,method-assign]
+            module.norm_relu = fused_norm_relu
 
 
 def plain_copy(network: nn.Module) -> nn.Module:

@@ -74,8 +74,11 @@ def describe(row: dict[str, Any]) -> str:
     return "  ".join(filter(None, parts))
 
 
-def show(name: str, step: int, steps: int, progress: bool | None) -> Lines:
-    """What `trainer.progress` asks for: null is a bar on a terminal and lines elsewhere, true a bar, false nothing."""
+def show(name: str, step: int, steps: int, progress: bool | None, alone: bool) -> Lines:
+    """What `trainer.progress` asks for: null is a bar on a terminal and lines elsewhere, true a bar, false nothing.
+
+    A terminal has room for the bar of one run: where it is not `alone`, lines are shown in its place.
+    """
     if progress is False:
         return Silence(name)
-    return Bar(name, step, steps) if progress or sys.stderr.isatty() else Lines(name)
+    return Bar(name, step, steps) if alone and (progress or sys.stderr.isatty()) else Lines(name)

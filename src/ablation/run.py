@@ -56,11 +56,11 @@ def run(config: Config) -> Outcome:
                 return outcome
 
 
-def advance(config: Config, interrupts: Interrupts) -> Steps:
+def advance(config: Config, interrupts: Interrupts, alone: bool = True) -> Steps:
     """`run` as a generator, so that several runs can share a process.
 
     It yields after every optimisation step and while it waits for the device. On CUDA it is to be advanced on a stream
-    of its own (`devices.own_stream`), always the same one.
+    of its own (`devices.own_stream`), always the same one. `alone`: no other run's lines are on the terminal.
     """
     device = devices.pick_device(config.trainer.device)
     precision = devices.pick_precision(config.trainer.precision, device)
@@ -82,7 +82,7 @@ def advance(config: Config, interrupts: Interrupts) -> Steps:
         with folder.held():
             if not config.overwrite and (record := folder.record()) is not None:  # another process was faster
                 return skipped(folder, record)
-            return (yield from guarded(work, interrupts))
+            return (yield from guarded(work, interrupts, alone))
     except Busy as busy:
         print(f"{folder.name}: {busy}; left to it", flush=True)
         return Outcome(folder.name, folder.path, "busy", str(busy))
@@ -110,11 +110,11 @@ def note_failure(folder: RunFolder, step: int, steps: int, error: Exception) -> 
         folder.status("failed", step, steps, str(error))
 
 
-def guarded(work: "Work", interrupts: Interrupts) -> Steps:
+def guarded(work: "Work", interrupts: Interrupts, alone: bool) -> Steps:
     """Train inside the folder's lock, and write down at once how it ended, whatever happens."""
     folder, steps = work.folder, work.config.schedule.steps
     try:
-        outcome = yield from work.train(interrupts)
+        outcome = yield from work.train(interrupts, alone)
         last, message = work.training.step, outcome.message
         folder.status("interrupted" if outcome.state == "interrupted" else "done", last, steps, message)
         return outcome
@@ -154,7 +154,7 @@ class Work:
         self.resumed_at = self.saved_at = 0
         self.stopped_early = False
 
-    def train(self, interrupts: Interrupts) -> Steps:
+    def train(self, interrupts: Interrupts, alone: bool) -> Steps:
         """The run's steps, evaluations and checkpoints in order; the end is the record."""
         config, training = self.config, self.training
         if unfit := self.folder.unfit_to_go_on(config):
@@ -165,7 +165,7 @@ class Work:
         self.tracker = track(self.folder.path, config.tracker.mode, config.tracker.timeout)
         steps, every = config.schedule.steps, config.trainer.evaluate_every or training.steps_per_epoch
         with ExitStack() as stack:
-            shown = show(self.folder.name, training.step, steps, config.trainer.progress)
+            shown = show(self.folder.name, training.step, steps, config.trainer.progress, alone)
             stack.callback(shown.close)
             stack.callback(self.history.close)
             while training.step < steps and not self.stopped_early:
@@ -179,6 +179,7 @@ class Work:
                     shown.row(row, steps)
                     self.tracker.row()
                 if training.step % config.trainer.checkpoint_every == 0:
+                    yield from self.settled()
                     self.save_checkpoint()
         record = self.finish()
         if config.trainer.progress is not False:
