@@ -4,7 +4,7 @@
     python tests/slurm_cluster.py stop FOLDER
 
 Needs Debian's `slurm-wlm` and `munge`, root, and a host name that resolves. There is no accounting (the harder case: a
-killed job leaves no trace but its absence), no systemd and no cgroups; `low` can be preempted by `high` and is requeued.
+killed job leaves no trace but its absence), no systemd and no cgroups; `high` preempts `low`, whose jobs are requeued.
 """
 
 import os
@@ -55,8 +55,8 @@ NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=16000 State=UNKNOWN
 PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=high Nodes=ALL Default=NO MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
-"""cred_expire is how long a requeued job waits before it may start again; MinJobAge is short so that an ended job is soon
-forgotten, as on a cluster that was busy meanwhile. CPUs is what the node claims, whatever the machine has."""
+"""cred_expire is how long a requeued job waits before it may start again; MinJobAge is short so that an ended job is
+soon forgotten, as on a cluster that was busy meanwhile. CPUs is what the node claims, whatever the machine has."""
 
 
 def missing() -> str:

@@ -17,7 +17,6 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cloudpickle
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
@@ -26,6 +25,7 @@ from omegaconf import DictConfig
 
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
+from ablation.outcome import Outcome
 
 LOOK_AROUND_S = 0.5
 """How long a signal may go unnoticed while nothing else happens."""
@@ -77,11 +77,11 @@ class Processes(Launcher):
         self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; those that a signal left unstarted or that were killed return nothing (see `nothing_heard`)."""
+        """Run the jobs; those that a signal left unstarted or that were killed return nothing."""
         free = slots(**self.wanted, cores=len(os.sched_getaffinity(0)), gpus=visible_gpus())[: len(job_overrides)]
         print(f"{len(job_overrides)} jobs, {len(free)} at once, {free[0].threads} threads each", flush=True)
         context = cloudpickle.dumps((self.hydra_context, self.task_function, self.config, Singleton.get_state()))
-        returns = [nothing_heard(overrides) for overrides in job_overrides]
+        returns = [returned(overrides, None) for overrides in job_overrides]
         waiting = deque(range(len(job_overrides)))
         running: dict[connection.Connection, tuple[int, Slot, BaseProcess]] = {}
         with Interrupts() as interrupts:
@@ -138,13 +138,13 @@ def child(
     os.setpgrp()  # Ctrl-C reaches the parent alone, which asks each job once to leave
     os.environ.update(environment)
     sys.stderr = Plain(os.fdopen(os.dup(2), "wb", buffering=0), write_through=True)
-    hydra_context, task_function, config, state = cloudpickle.loads(context)
-    returned = run_jobs(BasicLauncher(), hydra_context, task_function, config, state, [overrides], index)
-    sender.send_bytes(cloudpickle.dumps(returned[0]))
+    with Interrupts():  # around everything: a signal while torch is being imported must not be lost
+        hydra_context, task_function, config, state = cloudpickle.loads(context)
+        returns = run_jobs(hydra_context, task_function, config, state, [overrides], index)
+    sender.send_bytes(cloudpickle.dumps(returns[0]))
 
 
 def run_jobs(
-    launcher: Launcher,
     hydra_context: HydraContext,
     task_function: TaskFunction,
     config: DictConfig,
@@ -152,13 +152,16 @@ def run_jobs(
     jobs: Sequence[Sequence[str]],
     first: int,
 ) -> Sequence[JobReturn]:
-    """Run jobs of a multirun with `launcher` in another process than Hydra's, whose singletons are `state`."""
+    """Run jobs of a multirun, all at once, in another process than Hydra's, whose singletons are `state`."""
+    from hydra_plugins.gang_launcher import GangLauncher  # here, and not above: Hydra imports its plugins in any order
+
     Singleton.set_state(state)
     setup_globals()
-    launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
-    return launcher.launch(jobs, initial_job_idx=first)
+    gang = GangLauncher(at_once=len(jobs))
+    gang.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+    return gang.launch(jobs, initial_job_idx=first)
 
 
-def nothing_heard(overrides: Sequence[str]) -> JobReturn:
-    """The return of a job that was killed or never started: no value, so that the sweep reads the run's folder."""
-    return JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=None)
+def returned(overrides: Sequence[str], outcome: Outcome | None) -> JobReturn:
+    """The return of a job that could not return by itself; without an outcome the sweep reads the run's folder."""
+    return JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=outcome)

@@ -4,7 +4,8 @@ Three things are ours. Waiting: submitit asks accounting (sacct) about a job wit
 it waits for a killed job for ever; here the queue is asked (squeue), which every Slurm has, and a killed job costs the
 others nothing. Leaving: at the time limit (SIGUSR2) a run checkpoints and submitit requeues its job; when Slurm takes
 the job away (SIGTERM: preemption, scontrol requeue, scancel) it checkpoints and leaves no result, because what becomes
-of the job is Slurm's to say. Batching: one job may train several runs at once (`runs_per_job`).
+of the job is Slurm's to say. Batching: one job may train several runs at once
+(`runs_per_job`), as a gang on its GPU (src/ablation/gang.py).
 """
 
 import os
@@ -17,17 +18,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 
 from ablation.config import ROOT
 from ablation.errors import UserError
-from ablation.launchers import nothing_heard, run_jobs
+from ablation.interrupts import Interrupts
+from ablation.launchers import returned, run_jobs
+from ablation.outcome import Outcome
 
 if TYPE_CHECKING:  # Hydra imports this module at every start; submitit takes 0.2 s and is met only where it works
     import submitit
@@ -35,14 +36,20 @@ if TYPE_CHECKING:  # Hydra imports this module at every start; submitit takes 0.
 SHARED = ("name", "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes")
 """submitit's names for what every kind of cluster has (with stderr_to_stdout); all others are Slurm's."""
 
-ENDED = frozenset(
-    ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
-)
+UNKNOWN = "unknown to Slurm"
+"""What we call the state of a job that the queue does not list: Slurm forgets an ended job after a few minutes."""
+
+ENDED = {UNKNOWN, "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
+ENDED |= {"PREEMPTED", "REVOKED", "TIMEOUT"}
 """States of squeue from which a job does not come back, unless it is requeued a moment later."""
 
 PATIENCE = 3
 """Looks at the queue in a row that must find a job gone, without a result, before it is given up: a requeue takes a
 moment, and so does a result on a network file system."""
+
+LEASE_S, RETRY_S = 180, 20
+"""How long, and how often in it, a requeued job tries a run that looks taken: the lock of a node that died is let go
+by a network file system when its lease has run out (NFS: 90 s)."""
 
 
 class Slurm(SlurmLauncher):
@@ -60,15 +67,19 @@ class Slurm(SlurmLauncher):
         jobs = self.submit(batches, starts)
         logs = jobs[0].paths.folder.parent
         print(f"Slurm: {len(jobs)} jobs of {len(job_overrides)} runs; logs in {logs}", flush=True)
-        returns: dict[int, Sequence[JobReturn]] = {}
-        try:
-            for index, state in ends(jobs, queue, lambda: time.sleep(self.poll_s)):
-                returns[index] = self.collect(jobs[index], state, batches[index])
-        except KeyboardInterrupt:
+        alone = Outcome("", logs, "interrupted", "its Slurm job goes on; the same command finds what it did")
+        unsent = Outcome("", None, "interrupted", "Slurm did not take its job; the same command submits it")
+        known: list[Sequence[JobReturn]] = [
+            [returned(overrides, alone if at < len(jobs) else unsent) for overrides in batch]
+            for at, batch in enumerate(batches)
+        ]
+        with Interrupts() as interrupts:
+            for index, state in ends(jobs, queue, lambda: pause(self.poll_s, interrupts)):
+                known[index] = self.collect(jobs[index], state, batches[index])
+        if interrupts.reason:
             arrays = sorted({job.job_id.split("_")[0] for job in jobs})
-            print(f"the jobs go on; the same command finds what they did; to end them: scancel {' '.join(arrays)}")
-            sys.exit(os.EX_TEMPFAIL)
-        return [a_return for index in range(len(jobs)) for a_return in returns[index]]
+            print(f"the jobs are left in Slurm's queue; to end them: scancel {' '.join(arrays)}", flush=True)
+        return [a_return for batch in known for a_return in batch]
 
     def submit(self, batches: list[list[list[str]]], starts: list[int]) -> "list[submitit.Job[Any]]":
         """One Slurm job a batch, in arrays as large as the cluster allows."""
@@ -102,10 +113,19 @@ class Slurm(SlurmLauncher):
 
     def __call__(self, batch: list[list[str]], start: int, state: dict[Any, Any]) -> list[JobReturn]:
         """The work of one Slurm job, on its node."""
-        signal.signal(signal.SIGTERM, leave)  # in place of submitit's, which ignores it
         assert self.config is not None
         context = (self.hydra_context, self.task_function, self.config)
-        return list(run_jobs(BasicLauncher(), *context, state, batch, start))
+        requeued = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+        patience = LEASE_S if requeued else 0
+        with Interrupts() as interrupts:  # on leaving, SIGUSR2 is submitit's, which requeues the job and exits
+            returns = run_jobs(*context, state, batch, start)
+            while patience > 0 and not interrupts.reason and any(map(is_busy, returns)):
+                time.sleep(RETRY_S)
+                patience -= RETRY_S
+                returns = run_jobs(*context, state, batch, start)
+        if interrupts.signal is signal.SIGTERM:
+            sys.exit(128 + signal.SIGTERM)
+        return list(returns)
 
     def collect(self, job: "submitit.Job[Any]", state: str | None, batch: list[list[str]]) -> Sequence[JobReturn]:
         """What the job returned; nothing for its runs if it did not live to return, or failed outside of them."""
@@ -113,19 +133,19 @@ class Slurm(SlurmLauncher):
 
         if state is None:
             try:
-                returned: Sequence[JobReturn] = job.results()[0]
-                return returned
+                returns: Sequence[JobReturn] = job.results()[0]
+                return returns
             except (FailedJobError, UncompletedJobError) as error:
                 fault = last_line(error)
         else:
             fault = f"it is {state} and left no result"
         print(f"Slurm job {job.job_id}: {fault}; log: {job.paths.stdout}", file=sys.stderr, flush=True)
-        return [nothing_heard(overrides) for overrides in batch]
+        return [returned(overrides, None) for overrides in batch]
 
 
-def leave(number: int, _frame: FrameType | None) -> None:
-    """SIGTERM: go without a result (a run that trains has written its checkpoint when this is called)."""
-    sys.exit(128 + number)
+def is_busy(job: JobReturn) -> bool:
+    """Whether the job left its run to another process."""
+    return isinstance(job._return_value, Outcome) and job._return_value.state == "busy"
 
 
 def environment() -> list[str]:
@@ -153,38 +173,46 @@ def queue() -> dict[str, str] | None:
 
 
 def ends(
-    jobs: "Sequence[submitit.Job[Any]]", look: Callable[[], dict[str, str] | None], pause: Callable[[], None]
+    jobs: "Sequence[submitit.Job[Any]]", look: Callable[[], dict[str, str] | None], pause: Callable[[], bool]
 ) -> Iterator[tuple[int, str | None]]:
     """Wait for all jobs; yield each one's index when it ends, with None if it has a result, else its last known state.
 
     A requeued job is in the queue and is waited for. While Slurm does not answer (its controller restarts), a job
-    without a result counts as alive.
+    without a result counts as alive. `pause` waits between two looks and says whether to go on.
     """
     waiting, gone = dict(enumerate(jobs)), Counter[int]()
     shown = ""
     while waiting:
         states = look()
         for index, job in list(waiting.items()):
-            state = None if states is None else states.get(job.job_id, "unknown to Slurm")
-            if has_result(job):
-                yield index, None
+            state = "unanswered" if states is None else states.get(job.job_id, UNKNOWN)
+            if states is not None and state not in ENDED:
+                gone[index] = 0  # the files of jobs that are alive are not looked at: there may be thousands
+            elif has_result(job):
                 del waiting[index]
-            elif state is not None and (state in ENDED or state == "unknown to Slurm"):
+                yield index, None
+            elif states is not None:
                 gone[index] += 1
                 if gone[index] >= PATIENCE:
-                    yield index, state
                     del waiting[index]
-            elif state is not None:
-                gone[index] = 0
+                    yield index, state
         if states is not None and (line := progress(waiting.values(), states, len(jobs))) != shown:
             print(shown := line, flush=True)
-        if waiting:
-            pause()
+        if waiting and not pause():
+            return
+
+
+def pause(seconds: float, interrupts: Interrupts) -> bool:
+    """Wait, but not when asked to leave; whether to go on."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not interrupts.reason:
+        time.sleep(min(0.5, seconds))
+    return not interrupts.reason
 
 
 def progress(waiting: "Iterable[submitit.Job[Any]]", states: dict[str, str], total: int) -> str:
     """One line: how many jobs are in which state."""
-    counts = Counter(states.get(job.job_id, "unknown to Slurm").lower() for job in waiting)
+    counts = Counter(states.get(job.job_id, UNKNOWN).lower() for job in waiting)
     ended = total - sum(counts.values())
     return "Slurm: " + ", ".join(f"{count} {state}" for state, count in [*sorted(counts.items()), ("ended", ended)])
 

@@ -1,0 +1,169 @@
+"""The launchers without a cluster: threads and GPUs, killed jobs, and what is concluded from Slurm's queue."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ablation.launchers import Slot, slots, visible_gpus
+
+TRAIN = Path(__file__).resolve().parents[1] / "src" / "train.py"
+RUN = [
+    "model.depth=8",
+    "data=digits",
+    "data.batch_size=32",
+    "schedule=onecycle",
+    "augmentation=none",
+    "trainer.device=cpu",
+    "trainer.checkpoint_every=5",
+    "tracker=disabled",
+    "hydra/launcher=processes",
+]
+
+
+@pytest.mark.parametrize(
+    ("processes", "threads", "cores", "gpus", "expected"),
+    [
+        (None, None, 4, [], [Slot(1, None)] * 4),  # one a core
+        (2, None, 8, [], [Slot(4, None)] * 2),  # the cores divided
+        (3, None, 2, [], [Slot(1, None)] * 3),  # never less than one
+        (2, 3, 8, [], [Slot(3, None)] * 2),  # as told
+        (None, None, 16, ["0", "1"], [Slot(8, "0"), Slot(8, "1")]),  # one a GPU
+        (5, 1, 16, ["2", "7"], [Slot(1, g) for g in ("2", "7", "2", "7", "2")]),  # in turn
+    ],
+)
+def test_places(processes: int | None, threads: int | None, cores: int, gpus: list[str], expected: list[Slot]) -> None:
+    assert slots(processes, threads, cores, gpus) == expected
+
+
+def test_a_place_is_told_to_its_process_by_the_environment() -> None:
+    assert Slot(3, "1").environment() == {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "1"}
+    assert "CUDA_VISIBLE_DEVICES" not in Slot(3, None).environment()
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"), [("0,2", ["0", "2"]), ("", []), ("-1", []), ("GPU-8f, GPU-1a", ["GPU-8f", "GPU-1a"])]
+)
+def test_only_the_gpus_that_were_given_are_handed_out(
+    monkeypatch: pytest.MonkeyPatch, listed: str, expected: list[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert visible_gpus() == expected
+
+
+def test_gpus_are_counted_by_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    command = tmp_path / "nvidia-smi"
+    command.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA A100 (UUID: GPU-a)'\necho 'GPU 1: NVIDIA A100 (UUID: GPU-b)'\n")
+    command.chmod(0o755)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert visible_gpus() == ["0", "1"]
+    command.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_gpus() == []
+
+
+def multirun(results: Path, *overrides: str) -> "subprocess.Popen[str]":
+    """A multirun in processes, from another folder and without PYTHONPATH; what it prints goes to a pipe."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(TRAIN), "-m", *RUN, f"results={results}", "hydra.launcher.threads=1", *overrides]
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=results, env=environment, **out)  # type: ignore[call-overload, no-any-return]
+
+
+def status(results: Path, seed: int) -> dict[str, Any]:
+    """The run's status file, or an empty dict before there is one."""
+    found = list(results.glob(f"runs/*seed{seed}-*/status.json"))
+    return json.loads(found[0].read_text()) if found else {}
+
+
+def in_training(results: Path, seed: int) -> int:
+    """Wait until the run trains; its process id."""
+    deadline = time.monotonic() + 120
+    while status(results, seed).get("step", 0) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return int(status(results, seed)["pid"])
+
+
+def test_a_killed_job_takes_no_other_one_with_it(tmp_path: Path) -> None:
+    sweep = multirun(tmp_path, "schedule.steps=30", "hydra.launcher.processes=2", "seed=0,1")
+    os.kill(in_training(tmp_path, 0), signal.SIGKILL)
+    shown = sweep.communicate(timeout=180)[0]
+    assert sweep.returncode == 75, shown
+    assert "1 done, 1 interrupted" in shown
+    assert "job 0 was ended, exit status -9" in shown
+    environment = json.loads(next(tmp_path.glob("runs/*seed1-*/record.json")).read_text())["environment"]
+    assert environment["threads"] == 1
+
+
+def test_a_signal_is_passed_on_and_what_has_not_begun_is_left(tmp_path: Path) -> None:
+    sweep = multirun(tmp_path, "schedule.steps=5000", "hydra.launcher.processes=1", "seed=0,1")
+    in_training(tmp_path, 0)
+    sweep.send_signal(signal.SIGTERM)
+    shown = sweep.communicate(timeout=180)[0]
+    assert sweep.returncode == 75, shown
+    assert "2 interrupted" in shown
+    assert status(tmp_path, 0)["status"] == "interrupted"
+    assert status(tmp_path, 1) == {}
+
+
+@pytest.mark.parametrize("setting", ["processes=0", "threads=-1", "processes=many"])
+def test_a_number_that_makes_no_sense_is_refused(tmp_path: Path, setting: str) -> None:
+    sweep = multirun(tmp_path, "seed=0,1", f"hydra.launcher.{setting}")
+    shown = sweep.communicate(timeout=60)[0]
+    assert sweep.returncode == 2, shown
+    assert shown.startswith(f"hydra.launcher.{setting}: must be a positive whole number or null")
+
+
+class TestTheQueue:
+    """`ends` on made-up queues: what squeue would say at each look, and the jobs whose result file appears."""
+
+    @pytest.fixture(autouse=True)
+    def _needs_the_extra(self) -> None:
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra slurm")
+
+    def ends(self, tmp_path: Path, looks: list[dict[str, str] | None], results: dict[str, int]) -> list[Any]:
+        """What is concluded; `results`: the look from which on a job's result is there."""
+        from ablation.slurm import ends
+
+        jobs = [
+            SimpleNamespace(job_id=name, paths=SimpleNamespace(folder=tmp_path, result_pickle=tmp_path / name))
+            for name in ("1_0", "1_1")
+        ]
+        said: Iterator[dict[str, str] | None] = iter(looks)
+        count = 0
+
+        def look() -> dict[str, str] | None:
+            nonlocal count
+            for name, at in results.items():
+                if at <= count:
+                    (tmp_path / name).touch()
+            count += 1
+            return next(said)
+
+        return list(ends(jobs, look, lambda: count < len(looks)))  # type: ignore[arg-type]
+
+    def test_results_end_the_wait(self, tmp_path: Path) -> None:
+        looks: list[Any] = [{"1_0": "RUNNING", "1_1": "PENDING"}, {"1_1": "RUNNING"}, {"1_1": "COMPLETED"}, {}]
+        assert self.ends(tmp_path, looks, {"1_0": 1, "1_1": 2}) == [(0, None), (1, None)]
+
+    def test_a_job_without_a_result_is_given_up_after_three_looks(self, tmp_path: Path) -> None:
+        looks: list[Any] = [{"1_0": "CANCELLED"}, {"1_0": "CANCELLED"}, {}, {}, {}]
+        assert self.ends(tmp_path, looks, {"1_1": 0}) == [(1, None), (0, "unknown to Slurm")]
+
+    def test_a_requeued_job_is_waited_for(self, tmp_path: Path) -> None:
+        gone: list[Any] = [{"1_0": "PREEMPTED"}, {"1_0": "PREEMPTED"}]
+        looks = [*gone, {"1_0": "PENDING"}, *gone, {"1_0": "RUNNING"}, {}]
+        assert self.ends(tmp_path, looks, {"1_1": 0, "1_0": 6}) == [(1, None), (0, None)]
+
+    def test_a_silent_controller_proves_nothing(self, tmp_path: Path) -> None:
+        assert self.ends(tmp_path, [None] * 6 + [{}], {"1_1": 5, "1_0": 6}) == [(1, None), (0, None)]
