@@ -8,6 +8,8 @@ import gzip
 import json
 import re
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -86,6 +88,18 @@ class WandbServer(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
+    def wait_until(self, holds: Callable[[], bool], seconds: float = 30) -> None:
+        """Wait for something that another process does. Raises TimeoutError."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.02)
+
+    def wait_for(self, operation: str, seconds: float = 30) -> None:
+        """Wait until a GraphQL operation has been asked for."""
+        self.wait_until(lambda: operation in self.operations, seconds)
+
     @property
     def environment(self) -> dict[str, str]:
         """What makes a wandb client talk to this server and to no other."""
@@ -109,6 +123,9 @@ class WandbServer(ThreadingHTTPServer):
 
     def on_ServerFeaturesQuery(self, _given: dict[str, Any]) -> Any:
         return {"serverInfo": {"features": []}}
+
+    def on_OrganizationCoreWeaveOrganizationID(self, _given: dict[str, Any]) -> Any:
+        return {"entity": {"organization": None}}
 
     def on_RunResumeStatus(self, given: dict[str, Any]) -> Any:
         run = self.runs.get(given["name"])

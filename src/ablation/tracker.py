@@ -55,6 +55,8 @@ class TrackerProcess:
         self.owner, self.timeout, self.alive = os.getpid(), timeout, True
         self.waiting: deque[bytes] = deque()
         paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        # A wandb service that some other process began would end with that process.
+        environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ablation.tracker_process", str(timeout)],
@@ -63,7 +65,7 @@ class TrackerProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C at the terminal is for the run, which tells the tracker how it ended
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "ABLATION_TRACKED_PID": str(self.owner)},
+                env=environment | {"PYTHONPATH": os.pathsep.join(paths), "ABLATION_TRACKED_PID": str(self.owner)},
             )
         except OSError as error:
             self.give_up(f"cannot be started: {error}")
@@ -73,7 +75,6 @@ class TrackerProcess:
         self.to, self.back = self.process.stdin.fileno(), self.process.stdout.fileno()
         os.set_blocking(self.to, False)
         os.set_blocking(self.back, False)
-        atexit.register(self.finish)
 
     def send(self, verb: str, argument: str) -> None:
         """Pass a message on. While the pipe is full, messages wait here for a later call; a row is not waited for."""
@@ -111,7 +112,7 @@ class TrackerProcess:
         print(f"W&B: {reason}; the runs' own files hold everything; later: {SYNC}", flush=True)
 
     def finish(self) -> None:
-        """Let the process end its work, for three timeouts at most; called when the program ends."""
+        """Let the process end its work, for three timeouts at most."""
         if os.getpid() != self.owner or not self.alive:
             return
         deadline = time.monotonic() + 3 * self.timeout
@@ -138,7 +139,16 @@ def tracker_process(timeout: float) -> TrackerProcess:
     global _process
     if _process is None or _process.owner != os.getpid():
         _process = TrackerProcess(timeout)
+        atexit.register(finish)
     return _process
+
+
+def finish() -> None:
+    """Wait, for a bounded time, until all is with W&B; called when the program ends."""
+    global _process
+    if _process is not None:
+        _process.finish()
+    _process = None
 
 
 def track(folder: Path, mode: str, timeout: float) -> Silent:

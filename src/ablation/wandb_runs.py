@@ -20,6 +20,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -129,20 +130,21 @@ class RunView:
             )
         self.identity = wandb_id(folder, identity)
         self.kind = "residual" if config["model"]["residual"] else "plain"
-        self.lock = held_lock(self.identity, settings.timeout)
+        about = {
+            "name": folder.name,
+            "group": config["tracker"]["group"],
+            "job_type": self.kind,
+            "tags": tags(config),
+            "config": config | {"kind": self.kind, "cell": cell(config, identity)},
+        }
         fragments = settings.directory / "wandb"
-        sent_before = remove_superseded(fragments, self.identity) if settings.mode == "offline" else False
-        self.wandb = settings.opened(
-            self.identity,
-            tracked_pid,
-            name=folder.name,
-            group=config["tracker"]["group"],
-            job_type=self.kind,
-            tags=tags(config),
-            config=config | {"kind": self.kind, "cell": cell(config, identity)},
-        )
-        if sent_before:
-            mark_synced(fragments, self.identity)
+        with ExitStack() as stack:
+            stack.enter_context(held_lock(folder, settings.timeout))
+            sent_before = remove_superseded(fragments, self.identity) if settings.mode == "offline" else False
+            self.wandb = settings.opened(self.identity, tracked_pid, **about)
+            if sent_before:
+                mark_synced(fragments, self.identity)
+            self.held = stack.pop_all()
         self.first = self.wandb.starting_step
         """The least step that W&B still takes."""
         self.brought = self.known = 0
@@ -195,11 +197,12 @@ class RunView:
         except TimeoutError as error:
             raise Unreachable("the server stopped answering") from error
         finally:
-            self.lock.close()
+            self.held.close()
 
     def log_record(self, record: dict[str, Any]) -> None:
         """The final numbers into the summary; the tables and the layers as the rows behind the history."""
-        self.wandb.summary.update({f"final/{key}": value for key, value in record["metrics"].items()})
+        metrics = {f"final/{key}": value for key, value in record["metrics"].items() if value is not None}
+        self.wandb.summary.update(metrics)
         measured = {key: record[key] for key in ("parameters", "environment", "timing", "weights_sha256")}
         self.wandb.config.update(measured | {"data_set": record["data"]}, allow_val_change=True)
         step, layers = record["step"] + 1, record["layers"]
@@ -302,12 +305,13 @@ def tail(path: Path) -> Iterator[list[dict[str, Any]]]:
             yield [json.loads(line) for line in lines if line.strip()]
 
 
-def held_lock(identity: str, patience: float) -> IO[str]:
+def held_lock(folder: Path, patience: float) -> IO[str]:
     """An open file with an exclusive lock on it, so that one process of this machine at a time brings a run to W&B.
 
     A process that was killed holds nothing. Raises Unreachable if another one holds it for longer than `patience`.
     """
-    path = Path(tempfile.gettempdir()) / f"ablation-tracker-{os.getuid()}-{identity}.lock"
+    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir()) / f"ablation-tracker-{os.getuid()}-{key}.lock"  # the folder is the run's alone
     file = open(path, "a")  # noqa: SIM115 - it stays open as long as it is held
     deadline = time.monotonic() + patience
     while True:
