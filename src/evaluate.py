@@ -4,7 +4,7 @@ r"""Evaluate a trained network on the test set: error, loss, and which classes i
                                                         checkpoint if it is not finished
     python src/evaluate.py checkpoint=FILE KEY=VALUE... a state dict: a run's weights.pt, or another project's file
 
-With run=, everything is as in the run; data.root, trainer.device, trainer.precision and trainer.compile may differ.
+With run=, everything is as in the run; data.root, trainer.device and trainer.precision may differ.
 With checkpoint=, the network and the data are named as for src/train.py, with the groups and keys of model, shortcut,
 data and trainer. Names as in akamaster/pytorch_resnet_cifar10 (module., linear, shortcut) are understood:
 

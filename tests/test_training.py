@@ -202,6 +202,14 @@ def test_evaluate_against_sklearn() -> None:
     assert result.confusion.tolist() == confusion_matrix(true, predicted, labels=range(10)).tolist()
 
 
+def test_sets_made_for_the_moment_are_not_confused() -> None:
+    training, splits = training_of(compose(["data=digits", "model.depth=8", "model.width=4"]))
+    for size in (10, 20, 30):
+        assert (
+            int(training.evaluate(Images(splits.test.images[:size], splits.test.labels[:size])).confusion.sum()) == size
+        )
+
+
 def test_evaluation_leaves_the_networks_mode_and_statistics() -> None:
     training, splits = training_of(compose(["data=digits", "model.depth=8", "model.width=4"]))
     before = digest(training.network.state_dict())

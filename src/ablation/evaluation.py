@@ -29,7 +29,7 @@ from ablation.training import Evaluation, evaluate
 from ablation.weights import Weights, load_weights, own_name, read_weights
 
 OWN_KEYS = ("run", "checkpoint", "data.mean", "data.std", "matrix", "output")
-RUN_KEYS = ("data.root", "trainer.device", "trainer.precision", "trainer.compile")
+RUN_KEYS = ("data.root", "trainer.device", "trainer.precision")
 """What may differ from a run when it is evaluated: where, not what."""
 
 GROUPS = ("model", "shortcut", "data", "trainer")
@@ -47,7 +47,6 @@ class Subject:
     """The file of the weights, for messages."""
     weights: Weights
     config: Config
-    compiled: bool
     record: dict[str, Any] | None = None
     """That of the finished run, if it is one."""
     note: str = ""
@@ -150,9 +149,7 @@ def run_subject(folder: Path, changes: dict[str, str]) -> Subject:
     if metrics["selected_on"] is not None:
         note = f"step {metrics['selected_step']}, the best on the test set: selected on test"
     config = configuration.from_dict(record["config"], changes)
-    asked = config.trainer.compile
-    compiled = record["environment"]["compiled"] if asked is None else asked
-    return Subject(name, path, weights, config, compiled, record, note)
+    return Subject(name, path, weights, config, record, note)
 
 
 def unfinished_subject(folder: Path, name: str, changes: dict[str, str]) -> Subject:
@@ -167,13 +164,13 @@ def unfinished_subject(folder: Path, name: str, changes: dict[str, str]) -> Subj
     weights = {own_name(key): value for key, value in state["training"]["network"].items()}
     config = configuration.from_dict(saved, changes)
     note = f"not finished: checkpoint at step {state['training']['step']} of {config.schedule.steps}"
-    return Subject(name, folder / checkpoints.NEWEST, weights, config, bool(config.trainer.compile), note=note)
+    return Subject(name, folder / checkpoints.NEWEST, weights, config, note=note)
 
 
 def file_subject(path: Path, overrides: dict[str, str]) -> Subject:
     """The state dict in the file at `path`, for the network that the overrides of conf/ name."""
     config = configuration.compose([f"{key}={value}" for key, value in overrides.items()])
-    return Subject(path.name, path, read_weights(path), config, bool(config.trainer.compile))
+    return Subject(path.name, path, read_weights(path), config)
 
 
 def measure(
@@ -193,7 +190,7 @@ def measure(
     load_weights(network, subject.weights, subject.path)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     result = evaluate(network, splits.test, normalization.to(device), autocast)
-    where = environment(device, precision, subject.compiled, config.trainer.deterministic)
+    where = environment(device, precision, compiled=False, deterministic=config.trainer.deterministic)
     return result, splits, where | {"parameters": parameter_count(network)}
 
 

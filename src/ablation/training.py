@@ -235,6 +235,7 @@ class Evaluator:
         capture: Capture | None = None,
     ) -> None:
         self.network, self.normalization, self.autocast = network, normalization, autocast
+        self.source = images  # kept alive: `Training` knows it by its id, which another set must not get
         device = normalization.mean.device
         self.images = Images(images.images.to(device), images.labels.to(device))
         self.loss = torch.zeros((), device=device)
