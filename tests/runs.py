@@ -73,6 +73,16 @@ def exhausted(steps: Steps) -> Outcome:
             return outcome
 
 
+def end_of(steps: Steps) -> Outcome:
+    """Advance to the end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+
+
 def folder_of(results: Path) -> Path:
     """The one run folder."""
     (folder,) = (results / "runs").iterdir()

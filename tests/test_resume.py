@@ -57,9 +57,7 @@ def asked_to_leave(config: configuration.Config, after: int) -> None:
         for _ in range(after):
             next(steps)
         interrupts.signal = signal.SIGTERM
-        with pytest.raises(StopIteration) as end:
-            next(steps)
-        assert end.value.value.exit_status == 75
+        assert runs.end_of(steps).exit_status == 75
 
 
 def test_history_of_every_evaluation_once(tmp_path: Path) -> None:

@@ -425,7 +425,10 @@ def open_group(group: str, node: dict[str, Any]) -> Iterator[UserError]:
     """The rules of a group whose members are built from `_target_`: named, and a target that `conf/` knows."""
     if not plain_name(str(node.get("name") or "")):
         yield UserError(f"{group}.name", node.get("name"), NAME_RULE)
-    if node.get("_target_") not in allowed_targets(group):
+    for key, value in node.items():
+        if isinstance(value, dict):  # Hydra's grammar for something else to be built
+            yield UserError(f"{group}.{key}", value, "must be a value or a list")
+    if str(node.get("_target_")) not in allowed_targets(group):
         allowed = f"must be a _target_ named in conf/{group}: {', '.join(sorted(allowed_targets(group)))}"
         yield UserError(f"{group}._target_", node.get("_target_"), allowed)
 
