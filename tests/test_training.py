@@ -8,6 +8,7 @@ import pytest
 import torch
 from runs import essence, finish, folder_of, small
 from sklearn.metrics import confusion_matrix, log_loss, zero_one_loss
+from test_schedules import KerasPlateau
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -107,6 +108,21 @@ def test_early_stopping_counts_evaluations_without_a_better_test_error(tmp_path:
         best, wait = (error, 0) if error < best else (best, wait + 1)
         stops.append(wait >= 2)
     assert stops == [False] * (len(errors) - 1) + [True]
+
+
+def test_the_plateau_rule_hears_each_epochs_loss_with_its_l2_term(tmp_path: Path) -> None:
+    """The notebook's recipe, short: rates of the history against Keras' rule on the objective that it holds."""
+    plan = ["schedule.patience=2", "schedule.min_delta=0.2", "schedule.steps=60"]
+    finish(small(tmp_path, "optimizer=nesterov", "schedule=plateau", *plan))
+    lines = (folder_of(tmp_path) / "history.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["step"] for row in rows] == list(range(5, 61, 5))  # once an epoch
+    keras = KerasPlateau(0.1, factor=0.1**0.5, patience=2, min_delta=0.2, min_lr=1e-6)
+    for row in rows:
+        assert row["lr"] == pytest.approx(keras.lr, rel=1e-6), row["step"]
+        assert row["objective"] > row["running_train_loss"]
+        keras.on_epoch_end(row["objective"])
+    assert keras.lr < 0.05, "the case is to reach a drop"
 
 
 def orders(seed: int, epochs: int) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -48,9 +49,9 @@ def class_table(confusion: Tensor, classes: Sequence[str]) -> Table:
     table.add_column("most often taken for")
     for i in shown:
         count, error = int(confusion[i].sum()), errors[i]
-        taken = f"{classes[nearest[i][0]]} ({nearest[i][1]})" if i in nearest else ""
+        taken = f"{escape(classes[nearest[i][0]])} ({nearest[i][1]})" if i in nearest else ""
         percent = "" if error is None else f"{error:.2f}"
-        table.add_row(classes[i], f"{count:,}", str(count - int(confusion[i, i])), percent, taken)
+        table.add_row(escape(classes[i]), f"{count:,}", str(count - int(confusion[i, i])), percent, taken)
     return table
 
 
@@ -61,7 +62,7 @@ def pair_table(confusion: Tensor, classes: Sequence[str]) -> Table:
         table.add_column(heading)
     table.add_column("pictures", justify="right")
     for true, predicted, count in confused_pairs(confusion)[:PAIRS]:
-        table.add_row(classes[true], classes[predicted], str(count))
+        table.add_row(escape(classes[true]), escape(classes[predicted]), str(count))
     return table
 
 
@@ -70,8 +71,8 @@ def matrix_table(confusion: Tensor, classes: Sequence[str]) -> Table:
     table = Table(title="Confusion (row: true class)", title_justify="left")
     table.add_column("")
     for name in classes:
-        table.add_column(name, justify="right")
+        table.add_column(escape(name), justify="right")
     for i, row in enumerate(confusion.tolist()):
         cells = [f"[bold]{n}[/]" if i == j else str(n) if n else "." for j, n in enumerate(row)]
-        table.add_row(classes[i], *cells)
+        table.add_row(escape(classes[i]), *cells)
     return table
