@@ -17,7 +17,7 @@ from wandb_server import Run, WandbServer
 
 from ablation import tracker
 from ablation.tracker import TrackerProcess, track
-from ablation.wandb_runs import LAYER_COLUMNS
+from ablation.wandb_runs import LAYER_COLUMNS, cell, wandb_id
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 WANDB = Path(sys.executable).with_name("wandb")
@@ -121,14 +121,14 @@ def expected_rows(folder: Path) -> list[dict[str, Any]]:
     return made
 
 
-def check_rows(run: Run, folder: Path) -> None:
+def check_rows(run: Run, folder: Path, but_not: tuple[str, ...] = ()) -> None:
     """Everything that the run's files hold is there, once, at its step and with its value."""
     got, expected = rows(run), expected_rows(folder)
     assert [row["at"] for row in got] == [row["at"] for row in expected]
     for row, wanted in zip(got, expected, strict=True):
         assert row.keys() - {"step"} == wanted.keys() - {"step"}  # wandb adds the axis to the row of the tables
         for key, value in wanted.items():
-            assert value is ... or row[key] == pytest.approx(value, rel=1e-12, abs=0), key
+            assert value is ... or key in but_not or row[key] == pytest.approx(value, rel=1e-12, abs=0), key
 
 
 def table(run: Run, key: str) -> Any:
@@ -137,7 +137,8 @@ def table(run: Run, key: str) -> Any:
     return json.loads(run.uploads[row[key]["path"]])
 
 
-def test_online_run_value_by_value(server: WandbServer, tmp_path: Path) -> None:
+def test_online_run_value_by_value(server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # an import of it here, beside the training, would fail
     folder = tracked(tmp_path, "online", "tracker.group=my group")
     history, record = read(folder)
     assert list(server.runs) == [record["id"]]
@@ -162,33 +163,21 @@ def test_online_run_value_by_value(server: WandbServer, tmp_path: Path) -> None:
     assert confusion["columns"] == ["true class", *record["data"]["classes"]]
     assert [row[1:] for row in confusion["data"]] == record["confusion"]
     assert [row[1] for row in table(run, "layers")["data"]] == [layer["name"] for layer in record["layers"]]
-
-
-def test_every_chart_has_its_axis(server: WandbServer, results: Path) -> None:
-    folder = runs.folder_of(results)
-    played(folder, "online")
-    (run,) = server.runs.values()
     axes = {metric["1"]: run.metrics[metric["5"] - 1]["1"] for metric in run.metrics if "5" in metric}
-    logged = {key for row in run.history for key in row} - set(OWN)
-    assert axes.keys() == logged - {"step", "layer/index"}
-    assert {key for key, axis in axes.items() if axis == "layer/index"} == {f"layer/{key}" for key in LAYER_COLUMNS}
-    assert {axis for key, axis in axes.items() if not key.startswith("layer/")} == {"step"}
+    assert axes.keys() == {key for row in run.history for key in row} - {*OWN, "step", "layer/index"}
+    for key, axis in axes.items():
+        assert axis == ("layer/index" if key.startswith("layer/") else "step"), key
 
 
 def test_resumed_run_goes_on_in_the_same_wandb_run(server: WandbServer, tmp_path: Path) -> None:
-    online = ("tracker=online", "tracker.timeout=4")
-    runs.cut_off(runs.small(tmp_path, *online), after=8)  # behind the row of step 5 and the checkpoint of step 6
+    runs.cut_off(runs.small(tmp_path, "tracker=online", "tracker.timeout=4"), after=11)
     tracker.finish()
     (run,) = server.runs.values()
-    assert (run.state, run.exit_code) == ("preempted", 75)
-    assert [row["at"] for row in rows(run)] == [5]
-    runs.cut_off(runs.small(tmp_path, *online), after=5)  # to step 11: the row of step 10 will come again, from step 9
-    tracker.finish()
-    assert [row["at"] for row in rows(run)] == [5, 10]
-    folder = tracked(tmp_path, "online")
+    assert (run.state, run.exit_code, [row["at"] for row in rows(run)]) == ("preempted", 75, [5, 10])
+    folder = tracked(tmp_path, "online")  # from the checkpoint of step 9: the row of step 10 comes again
     assert list(server.runs.values()) == [run]
-    assert (run.state, run.exit_code, run.sessions) == ("finished", 0, 3)
-    check_rows(run, folder)
+    assert (run.state, run.exit_code, run.sessions) == ("finished", 0, 2)
+    check_rows(run, folder, but_not=runs.TIMES)  # of a row that came twice, W&B keeps the first
     least = min(row["test_error"] for row in read(folder)[0])
     assert run.summary["test_error_min"] == pytest.approx(least)
 
@@ -230,19 +219,6 @@ def test_multirun_is_a_wandb_run_a_job_and_one_for_the_sweep(
     assert sorted(line[1] for line in table(sweep, "jobs")["data"]) == ["done", "done", "failed", "failed"]
 
 
-def test_seeds_share_a_cell_and_nothing_else_does(server: WandbServer, results: Path) -> None:
-    runs.finish(runs.small(results, "seed=1"))
-    runs.finish(runs.small(results, "optimizer.lr=0.05"))
-    folders = sorted((results / "runs").iterdir())
-    for folder in folders:
-        sync(folder)
-    cells = {
-        run.config["seed"]: run.config["cell"] for run in server.runs.values() if run.config["optimizer"]["lr"] == 0.1
-    }
-    (other,) = [run.config["cell"] for run in server.runs.values() if run.config["optimizer"]["lr"] == 0.05]
-    assert cells[0] == cells[1] != other
-
-
 def test_sync_brings_an_untracked_run_as_if_it_had_been_online(server: WandbServer, results: Path) -> None:
     folder = runs.folder_of(results)
     brought = sync(folder)
@@ -259,14 +235,13 @@ def test_sync_brings_an_untracked_run_as_if_it_had_been_online(server: WandbServ
 
 def test_sync_adds_what_a_half_synced_run_lacks(server: WandbServer, results: Path) -> None:
     folder = runs.folder_of(results)
-    sync(folder)
+    played(folder, "online", slice(1), "interrupted")
     (run,) = server.runs.values()
-    lines = run.lines["wandb-history.jsonl"]
-    for there in (2, 6):  # in the history; among the layers
-        for number in range(there, whole := len(lines)):
-            del lines[number]
-        assert sync(folder) == (whole - there, whole)
-        check_rows(run, folder)
+    assert len(run.history) == 1
+    whole = len(expected_rows(folder))
+    assert sync(folder) == (whole - 1, whole)
+    assert (run.state, run.exit_code) == ("finished", 0)
+    check_rows(run, folder)
 
 
 def test_offline_run_is_brought_by_wandb_sync(server: WandbServer, results: Path) -> None:
@@ -292,13 +267,6 @@ def test_wandb_sync_doubles_nothing_that_is_there(server: WandbServer, results: 
     sync(folder)
     (run,) = server.runs.values()
     check_rows(run, folder)
-
-
-def test_overwritten_run_gets_an_id_of_its_own(server: WandbServer, results: Path) -> None:
-    folder = tracked(results, "online", "overwrite=true")
-    identity = runs.status_of(folder)["id"]
-    assert list(server.runs) == [f"{identity}-2"]
-    check_rows(server.runs[f"{identity}-2"], folder)
 
 
 def no_key(_server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -331,7 +299,7 @@ def test_without_a_server_the_run_is_recorded_offline(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     said = fault(server, monkeypatch)
-    folder = tracked(tmp_path, "online")
+    tracked(tmp_path, "online")
     assert essence(tmp_path) == essence(finished)
     told = [line for line in capfd.readouterr().out.splitlines() if line.startswith("W&B")]
     assert len(told) == 1
@@ -339,13 +307,7 @@ def test_without_a_server_the_run_is_recorded_offline(
     assert told[0].endswith("later: python src/dashboard.py sync")
     (offline,) = (tmp_path / "wandb").iterdir()
     assert offline.name.startswith("offline-run-")
-    server.fault = None
-    server.released.set()
-    monkeypatch.setenv("WANDB_API_KEY", server.environment["WANDB_API_KEY"])
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    sync(folder)
-    (run,) = server.runs.values()
-    check_rows(run, folder)
+    assert not server.runs
 
 
 @pytest.mark.parametrize("fault", ["error", pytest.param("hang", marks=pytest.mark.slow)])
@@ -407,9 +369,9 @@ time.sleep(600)
 def test_interrupted_from_the_terminal_shows_as_preempted(server: WandbServer, tmp_path: Path) -> None:
     overrides = [*runs.SMALL, f"results={tmp_path}", "tracker=online", "schedule.steps=100000"]
     process = runs.train(*overrides, "trainer.checkpoint_every=100000", start_new_session=True)
-    server.wait_for("UpsertBucket", seconds=60)
+    server.wait_for("UpsertBucket", seconds=120)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to all processes of the terminal's group
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 75, out + err
     assert "W&B" not in out + err
     (run,) = server.runs.values()
@@ -461,16 +423,23 @@ def test_a_run_that_cannot_be_tracked_is_told_in_a_line(
     assert told.count("\n") == 1
 
 
-def test_the_training_process_never_imports_wandb(results: Path) -> None:
-    config = f"runs.small(Path({str(results)!r}), 'tracker=offline', 'seed=3')"
-    code = f"import runs, sys; from pathlib import Path; runs.finish({config}); print('wandb' in sys.modules)"
-    environment = os.environ | {"PYTHONPATH": f"{SOURCE}{os.pathsep}{Path(__file__).parent}"}
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert ran.stdout.endswith("False\n")
-    assert list((results / "wandb").glob("offline-run-*"))
-
-
 def test_disabled_starts_nothing(tmp_path: Path) -> None:
     runs.finish(runs.small(tmp_path))
     assert tracker._process is None
     assert not (tmp_path / "wandb").exists()
+
+
+def test_seeds_share_a_cell_and_nothing_else_does(tmp_path: Path) -> None:
+    changes = ("", "seed=1", "optimizer.lr=0.05", "model.width=8")
+    configs = [runs.small(tmp_path, *filter(None, [change])) for change in changes]
+    cells = [cell(config.to_dict(), config.identity("float32")) for config in configs]
+    assert cells[0] == cells[1]
+    assert len(set(cells)) == 3
+
+
+def test_overwritten_run_gets_an_id_of_its_own(results: Path) -> None:
+    folder = runs.folder_of(results)
+    identity = runs.status_of(folder)["id"]
+    assert wandb_id(folder, identity) == identity
+    runs.finish(runs.small(results, "overwrite=true"))
+    assert wandb_id(folder, identity) == f"{identity}-2"

@@ -100,6 +100,9 @@ class WandbServer(ThreadingHTTPServer):
         """Wait until a GraphQL operation has been asked for."""
         self.wait_until(lambda: operation in self.operations, seconds)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that leaves in mid-request is no fault here."""
+
     @property
     def environment(self) -> dict[str, str]:
         """What makes a wandb client talk to this server and to no other."""
