@@ -28,9 +28,8 @@ def test_non_finite_loss_names_step_rate_and_checkpoint(tmp_path: Path, capsys: 
     outcome = runs.finish(config)
     folder = runs.folder_of(tmp_path)
     assert (outcome.state, outcome.exit_status) == ("failed", 1)
-    assert outcome.message.startswith(
-        "the network is not finite at step 0, learning rate 2.5e+29; there is no checkpoint"
-    )
+    said = f"the loss is not finite at step 1, learning rate 5e+29; last good checkpoint: {folder / checkpoints.NEWEST}"
+    assert outcome.message == said
     assert runs.status_of(folder)["message"] == outcome.message
     assert "Diverged" in (folder / "traceback.txt").read_text()
     assert "traceback.txt" in capsys.readouterr().out

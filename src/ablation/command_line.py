@@ -33,7 +33,7 @@ def hydra_command(main: Callable[[], Any]) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     asked = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    argparse.ArgumentParser.error = one_line_usage  # type: ignore[method-assign]
+    argparse.ArgumentParser.error = one_line_usage  # type: ignore[method-assign,assignment]
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))  # at any place
     try:
         main()

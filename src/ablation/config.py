@@ -135,7 +135,10 @@ class Trainer:
     checkpoint_every: int = 2000
     """Steps between checkpoints."""
     time_limit: float | None = None
-    """Minutes after which the run checkpoints and leaves; started again, it goes on."""
+    """Minutes after the start of the process, in a sweep of the whole sweep, at which it checkpoints and leaves.
+
+    Started again, it goes on. An evaluation under way ends first: leave it half a minute.
+    """
     progress: bool | None = None
     """null: a bar on a terminal, a line per evaluation elsewhere; false: nothing."""
 
@@ -263,9 +266,9 @@ def check_keys(composed: DictConfig) -> None:
     ]:
         if is_dataclass(schema) and isinstance(node, dict):
             known = [entry.name for entry in fields(schema)]
-            for key in node:
+            for key, value in node.items():
                 if key not in known:
-                    raise no_such("key", f"{parent}{key}", node[key], known)
+                    raise no_such("key", f"{parent}{key!s}", value, known)
 
 
 def compose(overrides: list[str]) -> Config:
