@@ -13,6 +13,8 @@ from wandb_server import WandbServer
 
 pytest.importorskip("wandb_workspaces", reason="pip install -e '.[dashboards]'")
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wandb-workspaces, on its own import
+
 SCRIPT = Path(__file__).resolve().parent.parent / "src" / "dashboard.py"
 
 LOGGED = {
