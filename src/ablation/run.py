@@ -72,13 +72,13 @@ def advance(config: Config, interrupts: Interrupts, alone: bool = True) -> Steps
     if reason := interrupts.reason:
         return Outcome(folder.name, folder.path, "interrupted", f"{reason}; not begun")
     try:
-        work = Work(config, folder, device, precision)  # everything that can be wrong with the input shows here
-    except UserError:
-        raise
-    except Exception as error:  # no mistake of the user's: a device out of memory, a fault in their own shortcut
-        with folder.held():
-            return failed(folder, 0, config.schedule.steps, error)
-    try:
+        try:
+            work = Work(config, folder, device, precision)  # everything that can be wrong with the input shows here
+        except UserError:
+            raise
+        except Exception as error:  # no mistake of the user's: a device out of memory, a fault in their own shortcut
+            with folder.held():
+                return failed(folder, 0, config.schedule.steps, error)
         with folder.held():
             if not config.overwrite and (record := folder.record()) is not None:  # another process was faster
                 return skipped(folder, record)
@@ -134,11 +134,18 @@ def guarded(work: "Work", interrupts: Interrupts, alone: bool) -> Steps:
 class Work:
     """One run being trained: what it is built from, and the files it writes."""
 
-    def __init__(self, config: Config, folder: RunFolder, device: torch.device, precision: str) -> None:
-        """Build everything; nothing is written. Raises UserError for input that cannot be trained on."""
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        device: torch.device,
+        precision: str,
+        splits: data.Splits | None = None,
+    ) -> None:
+        """Build everything, on `splits` if given; nothing is written. Raises UserError for input that is no good."""
         self.config, self.folder, self.device, self.precision = config, folder, device, precision
         devices.set_deterministic(config.trainer.deterministic)
-        self.data = load_data(config)
+        self.data = splits or load_data(config)
         normalization = data.fit_normalization(config.data.normalization, self.data.train)
         self.compiled = worth_compiling(config.trainer.compile, device, config.schedule.steps, config.model.depth)
         self.training = build_training(config, self.data, normalization, device, precision)
