@@ -1,0 +1,378 @@
+"""What `src/benchmark.py` measures: contenders that train the same network, taken in turn in one process.
+
+A machine's speed drifts, and others use it too: so only ratios of contenders that were measured in alternation count,
+and medians over several rounds. The baseline is the usual script, with nothing left out that its public copies have.
+"""
+
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from ablation import config as configuration
+from ablation import data, devices
+from ablation.compiling import fuse, worth_compiling
+from ablation.config import Config
+from ablation.data import Images, Splits
+from ablation.folder import RunFolder
+from ablation.interrupts import Interrupts
+from ablation.networks import Network
+from ablation.progress import show
+from ablation.run import Work, build_training
+from ablation.tracker import track
+from ablation.training import Training
+
+
+class Contender(Protocol):
+    """Something that trains."""
+
+    def take(self, steps: int) -> None:
+        """Take optimisation steps; the device may still be at work when it returns."""
+
+
+class Ours:
+    """The training loop of the project as `config` says, without a run's folder around it."""
+
+    def __init__(self, config: Config, splits: Splits, device: torch.device) -> None:
+        self.stream = devices.own_stream(device)
+        self.precision = devices.pick_precision(config.trainer.precision, device)
+        self.deterministic = config.trainer.deterministic
+        devices.set_deterministic(self.deterministic)
+        normalization = data.fit_normalization(config.data.normalization, splits.train)
+        self.compiled = worth_compiling(config.trainer.compile, device, config.schedule.steps, config.model.depth)
+        with self.stream:
+            self.training: Training = build_training(config, splits, normalization, device, self.precision)
+        if self.compiled:
+            fuse(self.training.network)
+
+    def take(self, steps: int) -> None:
+        """Take optimisation steps."""
+        devices.set_deterministic(self.deterministic)
+        with self.stream:
+            for _ in range(steps):
+                self.training.advance()
+
+
+class Gang:
+    """Several of ours, a step of each in turn; a "step" of the gang is one of every member."""
+
+    def __init__(self, members: list[Ours]) -> None:
+        self.members = members
+
+    def take(self, steps: int) -> None:
+        """Take optimisation steps."""
+        for _ in range(steps):
+            for member in self.members:
+                member.take(1)
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """The training set as torchvision's CIFAR10 hands it out: a PIL picture, transformed, and its label."""
+
+    def __init__(self, images: Images) -> None:
+        from torchvision import transforms
+
+        self.pictures = images.images.permute(0, 2, 3, 1).numpy()
+        self.labels = images.labels.tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(images.images.shape[-1], 4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+            ]
+        )
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """A transformed picture and its label."""
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.pictures[index])), self.labels[index]
+
+
+class UsualScript:
+    """The script of most public reimplementations: float32, eager, PIL transforms in workers, `loss.item()` a step."""
+
+    def __init__(self, network: Network, train: Images, device: torch.device, batch_size: int, workers: int) -> None:
+        self.device, self.batch_size, self.workers = device, batch_size, workers
+        self.dataset = Pictures(train)
+        self.model = network.to(device)
+        self.criterion = nn.CrossEntropyLoss().to(device)
+        self.optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+        self.loaders: dict[int, DataLoader[Any]] = {}
+
+    def take(self, steps: int) -> None:
+        """An "epoch" of so many steps; its workers stay, as in an epoch of many."""
+        devices.set_deterministic(False)
+        if steps not in self.loaders:
+            sampler = RandomSampler(self.dataset, num_samples=steps * self.batch_size)
+            self.loaders[steps] = DataLoader(
+                self.dataset,
+                self.batch_size,
+                sampler=sampler,
+                num_workers=self.workers,
+                persistent_workers=self.workers > 0,
+                pin_memory=self.device.type == "cuda",
+            )
+        self.model.train()
+        total = correct = 0.0
+        for images, labels in self.loaders[steps]:
+            images, labels = images.to(self.device), labels.to(self.device)
+            output = self.model(images)
+            loss = self.criterion(output, labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            total += loss.item() * len(labels)
+            correct += (output.argmax(1) == labels).sum().item()
+
+
+@dataclass
+class Measured:
+    """One contender's times."""
+
+    pictures_per_step: int
+    warm_up_seconds: float = 0.0
+    """Building it and the first steps: compiling, choosing algorithms, capturing the graph."""
+    seconds_per_step: list[float] = field(default_factory=list)
+    """A round each."""
+    peak_bytes: int | None = None
+    """On CUDA, while it was taking steps, with the other contenders in memory."""
+
+    @property
+    def seconds(self) -> float:
+        """Median seconds a step."""
+        return statistics.median(self.seconds_per_step)
+
+    @property
+    def images_per_second(self) -> float:
+        """At the median."""
+        return self.pictures_per_step / self.seconds
+
+    def ratio(self, baseline: "Measured") -> tuple[float, float, float]:
+        """Median, least and greatest ratio to the baseline's speed, round by round."""
+        ours = [self.pictures_per_step / seconds for seconds in self.seconds_per_step]
+        theirs = [baseline.pictures_per_step / seconds for seconds in baseline.seconds_per_step]
+        ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+        return statistics.median(ratios), ratios[0], ratios[-1]
+
+
+def in_turn(
+    builders: dict[str, Callable[[], Contender]],
+    device: torch.device,
+    pictures: dict[str, int],
+    rounds: int,
+    steps: int,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Measured], dict[str, Contender]]:
+    """Build and warm up each contender, then time `rounds` rounds of `steps` steps of each in turn."""
+    measured, contenders = {}, {}
+    for name, build in builders.items():
+        start = time.perf_counter()
+        contenders[name] = build()
+        contenders[name].take(devices.CALLS_BEFORE_CAPTURE + 2)
+        synchronize(device)
+        measured[name] = Measured(pictures[name], time.perf_counter() - start)
+        say(f"{name}: ready after {measured[name].warm_up_seconds:.1f} s")
+    for number in range(rounds):
+        for name, contender in contenders.items():
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            start = time.perf_counter()
+            contender.take(steps)
+            synchronize(device)
+            measured[name].seconds_per_step.append((time.perf_counter() - start) / steps)
+            if device.type == "cuda":
+                measured[name].peak_bytes = torch.cuda.max_memory_allocated(device)
+        speeds = ", ".join(f"{n} {m.pictures_per_step / m.seconds_per_step[-1]:,.0f}" for n, m in measured.items())
+        say(f"round {number + 1} of {rounds}: images/s {speeds}")
+    return measured, contenders
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def composed(model: str, batch_size: int, *overrides: str) -> Config:
+    """The configuration of `model` on CIFAR-10 by the paper's recipe. Raises what Hydra raises."""
+    return configuration.compose([f"model={model}", f"data.batch_size={batch_size}", *overrides])
+
+
+def random_pictures(count: int = 50_000, size: int = 32) -> Splits:
+    """Noise in the shape of CIFAR-10: the speed is the same, the errors mean nothing."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(many: int) -> Images:
+        pictures = torch.randint(256, (many, 3, size, size), dtype=torch.uint8, generator=generator)
+        return Images(pictures, torch.randint(10, (many,), generator=generator))
+
+    return Splits(noise(count), None, noise(count // 5), tuple("0123456789"), "random")
+
+
+# ------------------------------------------------------------------------------------------- where the time goes
+
+
+def operations(contender: Ours, device: torch.device, steps: int = 3) -> dict[str, float]:
+    """Operation -> its share of a step's time in percent, the greatest first; from torch's profiler.
+
+    On the CPU the time within an operation without those it calls; on CUDA kernels' time on the device.
+    """
+    on_gpu = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities) as profiled:
+        contender.take(steps)
+        synchronize(device)
+    times: dict[str, float] = {}
+    for event in profiled.key_averages():
+        spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        name = "compiled: batch norm, sum, ReLU" if "CompiledFxGraph" in event.key else event.key
+        if spent > 0:
+            times[name] = times.get(name, 0.0) + spent
+    total = sum(times.values())
+    return {key: 100 * spent / total for key, spent in sorted(times.items(), key=lambda item: -item[1])}
+
+
+def kernels_per_step(contender: Ours, device: torch.device) -> int:
+    """Kernels that one step launches on the GPU, counted outside of its graph, which runs the same ones."""
+    with contender.stream, profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiled:
+        contender.training.device_step()
+        synchronize(device)
+    on_device = [event for event in profiled.events() if event.device_type == DeviceType.CUDA]
+    return sum(not event.name.startswith(("Memcpy", "Memset")) for event in on_device)
+
+
+PASSES = 16
+"""How often a step must read or write the output of a convolution, once each unless said otherwise.
+
+forward: convolution in, out; batch norm's moments in; normalisation in, out. backward: batch norm's sums in (3: input,
+output, gradient), its gradient in (3), out; the convolution's gradient in the input in, out, in the weights in (2).
+"""
+
+
+def bytes_per_step(network: nn.Module, images: Tensor, itemsize: int) -> int:
+    """The bytes that a step cannot avoid to move if nothing stays in a cache; weights and pictures count for little."""
+    values = 0
+
+    def note(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        nonlocal values
+        values += output.numel()
+
+    hooks = [m.register_forward_hook(note) for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    training = network.training
+    with torch.no_grad():
+        network.eval()(images)
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
+    weights = sum(p.numel() for p in network.parameters())
+    return PASSES * values * itemsize + 6 * 4 * weights  # weight, momentum and gradient, in and out
+
+
+def copy_bandwidth(device: torch.device, size: int = 1 << 28) -> float:
+    """Bytes a second that a large copy on the device reads and writes, best of ten."""
+    source = torch.empty(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    best = float("inf")
+    for _ in range(10):
+        synchronize(device)
+        start = time.perf_counter()
+        target.copy_(source)
+        synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size / best
+
+
+# ----------------------------------------------------------------------------------- what a run adds to its steps
+
+
+def costs_of_a_run(config: Config, splits: Splits, device: torch.device, step_seconds: float) -> dict[str, float]:
+    """What record, checkpoints, progress and tracker add to the steps of the run, in percent of the steps' time.
+
+    Each is done as the run does it, in a folder of its own that is then removed, and counted as often as in the run.
+    """
+    steps = config.schedule.steps
+    epochs = steps * config.data.batch_size / len(splits.train)
+    with tempfile.TemporaryDirectory() as results, ExitStack() as stack:
+        config = replace(config, results=results, overwrite=False)
+        precision = devices.pick_precision(config.trainer.precision, device)
+        folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
+        work = Work(config, folder, device, precision, splits)
+        stack.enter_context(folder.held())
+        folder.begin(config)
+        begun = seconds(work.resume)
+        work.tracker = track(folder.path, config.tracker.mode, config.tracker.timeout)
+        stack.callback(work.tracker.close)
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        shown = show(folder.name, 0, steps, None, alone=True)
+        stack.callback(shown.close)
+        work.training.advance()
+        interrupts = Interrupts()
+        many = 1000
+
+        def look() -> None:
+            for _ in range(many):
+                assert interrupts.reason is None
+                shown.step(1)
+
+        looks = seconds(look) / many
+        row = dict.fromkeys(ROW_KEYS, 1.0) | {"step": 1, "val_loss": None, "val_error": None}
+        rows = statistics.median(seconds(lambda: write_row(work, row, shown.row, steps)) for _ in range(5))
+        saves = statistics.median(seconds(work.save_checkpoint) for _ in range(3))
+        ends = seconds(work.layers)
+    parts = {
+        "progress and signals, every step": looks * steps,
+        "history, status and tracker, every epoch": rows * epochs,
+        "checkpoint, every 2000 steps or as set": saves * (steps // config.trainer.checkpoint_every),
+        "gradients at the start, layers for the record": begun + ends,
+    }
+    return {name: 100 * spent / (steps * step_seconds) for name, spent in parts.items()}
+
+
+ROW_KEYS = (
+    "epoch",
+    "lr",
+    "running_train_loss",
+    "running_train_error",
+    "objective",
+    "test_loss",
+    "test_error",
+    "images_per_second",
+    "wall_seconds",
+)
+
+
+def write_row(work: Work, row: dict[str, Any], shown: Callable[[dict[str, Any], int], None], steps: int) -> None:
+    """What follows an evaluation."""
+    work.history.append(row)
+    work.folder.status("running", 1, steps)
+    shown(row, steps)
+    work.tracker.row()
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """How long it takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def restored(root: Path) -> bool:
+    """Whether CIFAR-10 lies below `root`."""
+    return (root / "cifar-10-batches-py").is_dir()
