@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from ablation.command_line import fail
+from ablation.command_line import fail, spin_briefly
 from ablation.config import ROOT
 from ablation.errors import UserError, no_such
 
@@ -65,6 +65,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Measure, print the tables, write the JSON. Exit status 0, or 2 for a mistake in the arguments."""
     options = parse(arguments)
+    spin_briefly()
     from ablation.benchmarking import measure  # here, and not above: it imports torch, which --help does without
 
     measure(options, Console())

@@ -1,0 +1,328 @@
+"""Speed costs no truth: fused, replayed and device-driven steps do what the plain ones do."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ablation import compiling, data, devices
+from ablation import config as configuration
+from ablation.config import Config
+from ablation.data import Images, Splits
+from ablation.networks import Network, norm_relu
+from ablation.run import build_training
+from ablation.shortcuts import projection, zero_padding
+from ablation.training import Evaluator, Training
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The formulas themselves, without the half minute that compiling them takes."""
+    functions = {"forward": compiling.forward_pass, "backward": compiling.backward_pass}
+    monkeypatch.setattr(compiling, "COMPILED", functions)
+
+
+# ------------------------------------------------------------------------------- batch norm, sum and ReLU in one
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("skipped", [False, True])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_fused_agrees_with_torchs_own(skipped: bool, dtype: torch.dtype, bound: float) -> None:
+    """Against batch norm in float64, from the same inputs: output, gradients and running statistics."""
+    generator = torch.Generator().manual_seed(1)
+    x, skip, dy = (torch.randn(16, 8, 6, 6, generator=generator).to(dtype) for _ in range(3))
+    x = x * 3 + 2  # a mean that the moments must not lose
+    results = []
+    for kind, operation in ((torch.float64, norm_relu), (dtype, compiling.fused_norm_relu)):
+        norm = nn.BatchNorm2d(8, momentum=0.3)
+        with torch.no_grad():
+            norm.weight.copy_(torch.linspace(0.5, 2, 8))
+            norm.bias.copy_(torch.linspace(-1, 1, 8))
+        norm = norm.double() if kind is torch.float64 else norm
+        inputs = [x.to(kind).requires_grad_(), *([skip.to(kind).requires_grad_()] if skipped else [])]
+        y = operation(norm, *inputs)
+        y.backward(dy.to(kind))
+        assert y.dtype == kind
+        grads = [one.grad for one in (*inputs, norm.weight, norm.bias)]
+        results.append([y, *grads, norm.running_mean, norm.running_var, norm.num_batches_tracked])
+    mask = (results[0][0] > 0) == (results[1][0] > 0)  # where rounding puts a sum beside zero, the gradient jumps
+    assert mask.float().mean() > 0.99
+    for exact, ours in zip(*results, strict=True):
+        assert relative(exact, ours) < (bound if mask.all() else 10 * bound)
+
+
+def relative(exact: Tensor, ours: Tensor) -> float:
+    exact, ours = exact.detach().double(), ours.detach().double()
+    return float((exact - ours).norm() / exact.norm().clamp(min=1e-9))
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("shortcut", [None, zero_padding, projection])
+def test_a_fused_network_is_the_same_network(shortcut: Any) -> None:
+    torch.manual_seed(0)
+    plain = Network(14, shortcut, width=4)
+    fused = Network(14, shortcut, width=4)
+    fused.load_state_dict(plain.state_dict())
+    compiling.fuse(fused)
+    x, labels = torch.randn(16, 3, 16, 16), torch.randint(10, (16,))
+    for network in (plain, fused):
+        F.cross_entropy(network(x), labels).backward()
+    assert list(fused.state_dict()) == list(plain.state_dict())
+    for (name, a), b in zip(plain.named_parameters(), fused.parameters(), strict=True):
+        assert relative(a.grad, b.grad) < 1e-4, name
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(value.float(), fused.state_dict()[name].float(), atol=1e-5), name
+    fused.load_state_dict(plain.state_dict())
+    assert torch.equal(plain.eval()(x), fused.eval()(x))
+    twin = compiling.plain_copy(fused)
+    assert all("norm_relu" not in vars(module) for module in twin.modules())
+    assert fused.norm_relu is compiling.fused_norm_relu, "only the copy is made plain"
+
+
+def test_torch_compile_makes_the_same_of_it() -> None:
+    """The one compiled case: that what is compiled is what the other tests compare."""
+    if fault := compiling.compiler_fault(CPU):
+        pytest.skip(fault)
+    x = torch.randn(8, 16, 4, 4).to(memory_format=torch.channels_last)
+    mine, theirs = ((torch.zeros(16), torch.ones(16), torch.zeros((), dtype=torch.int64)) for _ in range(2))
+    weight, bias = torch.rand(16), torch.rand(16)
+    eager = compiling.forward_pass(x, x, weight, bias, *mine, 0.1, 1e-5)
+    compiled = compiling.COMPILED["forward"](x, x, weight, bias, *theirs, 0.1, 1e-5)
+    for a, b in zip((*eager, *mine), (*compiled, *theirs), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_without_a_compiler_it_goes_on_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_arguments: object, **_options: object) -> Any:
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand more")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    assert compiling.worth_compiling(True, CPU, 10, 20) is False
+    assert re.fullmatch(r"torch.compile does not work here.*No working C\+\+ compiler found\n", capsys.readouterr().out)
+    assert compiling.worth_compiling(None, CPU, 10, 20) is False
+    assert compiling.worth_compiling(False, CPU, 64_000, 20) is False
+    assert capsys.readouterr().out == "", "nothing was wanted that is missing"
+
+
+# --------------------------------------------------------------------------------------------- steps and their host
+
+
+def splits(count: int = 40) -> Splits:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    both = Images(images, torch.randint(4, (count,), generator=generator))
+    return Splits(both, None, both, tuple("abcd"), "made up")
+
+
+def small(*overrides: str) -> Config:
+    base = ("model.depth=8", "model.width=4", "data.batch_size=8", "schedule.steps=20", "trainer.device=cpu")
+    return configuration.compose([*base, *overrides])
+
+
+def training_of(config: Config, precision: str = "float32") -> Training:
+    made = splits()
+    return build_training(config, made, data.fit_normalization("pixel_mean", made.train), CPU, precision)
+
+
+def replayed(training: Training, capture: devices.Capture) -> Training:
+    training.capture = capture
+    training.run_step = devices.Replayed(training.device_step, capture)
+    return training
+
+
+class Captures:
+    """Stands in for `cuda_graph`: as there, capturing does none of the work and a replay does all of it."""
+
+    def __init__(self) -> None:
+        self.calls = self.replays = 0
+
+    def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
+        self.calls += 1
+
+        def replay() -> None:
+            self.replays += 1
+            function()
+
+        return replay
+
+
+SCHEDULES = ("paper", "cosine", "onecycle", "paper_warmup")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_captured_rate_follows_the_schedule_to_the_last_step(schedule: str) -> None:
+    config = small(f"schedule={schedule}", "schedule.steps=20", "augmentation=crop_flip")
+    training = training_of(config)
+    captures = Captures()
+    replayed(training, captures)
+    rates, table = [], training.schedule.table.tolist()
+    for step in range(20):
+        training.advance()
+        rates.append(float(training.schedule.rate))
+        assert training.optimizer.param_groups[0]["lr"] is training.schedule.rate, step
+    expected = table if schedule != "paper_warmup" else [config.schedule.warmup_lr] * 20  # it never warms up here
+    assert rates == pytest.approx(expected)
+    assert (captures.calls, captures.replays) == (1, 20 - devices.CALLS_BEFORE_CAPTURE)
+    alone = training_of(config)
+    for _ in range(20):
+        alone.advance()
+    for name, value in alone.network.state_dict().items():
+        assert torch.equal(value, training.network.state_dict()[name]), name
+
+
+def test_what_cannot_be_captured_goes_on_without(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(_function: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    training, plain = replayed(training_of(small()), refuse), training_of(small())
+    for _ in range(6):
+        training.advance()
+        plain.advance()
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1, "one line, once"
+    assert "operation not permitted" in said
+    for name, value in plain.network.state_dict().items():
+        assert torch.equal(value, training.network.state_dict()[name]), name
+
+
+def test_a_checkpoint_is_captured_anew() -> None:
+    training = training_of(small())
+    captures = Captures()
+    replayed(training, captures)
+    for _ in range(5):
+        training.advance()
+    training.load_state_dict(training.state_dict())
+    for _ in range(5):
+        training.advance()
+    assert captures.calls == 2, "the optimizer has other tensors after load_state_dict"
+
+
+class NothingFromTheHost(TorchDispatchMode):
+    """Refuses what waits for the device or needs a size that only the host can know: all that a CUDA graph refuses."""
+
+    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "bincount", "_unique2", "equal.default")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        assert not any(word in name for word in self.FORBIDDEN), f"{name} asks the host"
+        return func(*args, **(kwargs or {}))
+
+
+AUGMENTATIONS = ("none", "crop_flip", "shift_flip", "cutout", "trivial_augment")
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+@pytest.mark.parametrize("schedule", ["paper", "paper_warmup", "plateau"])
+def test_a_step_asks_nothing_of_the_host(augmentation: str, schedule: str) -> None:
+    training = training_of(small(f"augmentation={augmentation}", f"schedule={schedule}"), "bfloat16")
+    training.advance()  # begins the epoch, which does
+    with NothingFromTheHost():
+        training.device_step()
+
+
+def test_an_evaluation_asks_nothing_of_the_host() -> None:
+    training = training_of(small())
+    evaluator = Evaluator(training.network, splits().test, training.normalization, training.autocast)
+    evaluator.run()
+    with NothingFromTheHost():
+        evaluator.run()
+    first, again = evaluator.result(), training.evaluate(splits().test)
+    assert (first.loss, first.error) == (again.loss, again.error)
+    assert torch.equal(first.confusion, again.confusion)
+    assert int(first.confusion.sum()) == 40
+
+
+def test_fast_and_reference_steps_agree() -> None:
+    """From the same weights and batch: losses within bfloat16's rounding, gradients nearly parallel."""
+    config = small("data.batch_size=32")
+    steps = {precision: training_of(config, precision) for precision in ("float32", "bfloat16")}
+    for training in steps.values():
+        training.begin_epoch()
+        training.device_step()
+    reference, fast = steps["float32"], steps["bfloat16"]
+    assert float(fast.loss_sum) == pytest.approx(float(reference.loss_sum), rel=0.01)
+    gradients = [torch.cat([p.grad.flatten() for p in t.network.parameters()]) for t in (reference, fast)]
+    assert float(F.cosine_similarity(*gradients, dim=0)) > 0.995
+    assert float(gradients[1].norm() / gradients[0].norm()) == pytest.approx(1, abs=0.02)
+
+
+def test_augmentation_on_the_device_has_the_right_distribution() -> None:
+    """Every shift of -4 to 4 pixels equally often in both axes and half of the pictures mirrored, as a step sees it."""
+    made = splits(9000)
+    pictures = torch.zeros_like(made.train.images)
+    pictures[:, :, 3, 2] = 255  # one pixel tells the shift; beside it, on the right, half as bright: tells the flip
+    pictures[:, :, 3, 3] = 127
+    made = replace(made, train=Images(pictures, made.train.labels))
+    nothing = data.Normalization(torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    config = small("augmentation=crop_flip", "data.batch_size=4500")
+    training = build_training(config, made, nothing, CPU, "float32")
+    training.begin_epoch()
+    seen = training.augmentation(nothing(training.images[training.order]), training.draws)[:, 0]
+    rows = seen.amax(2).argmax(1)[seen.amax((1, 2)) > 0.9]
+    counts = torch.bincount(rows, minlength=8)[:8].double()
+    assert counts[:8].min() > 0.75 * counts[:8].mean(), "of 9 shifts by rows, those that keep the pixel in the picture"
+    assert counts[:8].max() < 1.25 * counts[:8].mean()
+    shown = seen[(seen > 0.9).any(2).any(1) & ((seen > 0.4) & (seen < 0.6)).any(2).any(1)]
+    bright, dim = (shown > 0.9).any(1).int().argmax(1), ((shown > 0.4) & (shown < 0.6)).any(1).int().argmax(1)
+    mirrored = (dim < bright).double().mean()
+    assert 0.4 < float(mirrored) < 0.6
+
+
+# ------------------------------------------------------------------------------------------------ the benchmark
+
+
+def test_the_benchmark_measures_in_turn_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import json
+
+    from ablation import benchmarking, measuring
+
+    monkeypatch.setattr(measuring, "worth_compiling", lambda *_: False)
+    monkeypatch.setattr(benchmarking, "random_pictures", lambda: measuring.random_pictures(64, 8))
+    monkeypatch.setattr(benchmarking, "restored", lambda _root: False)
+    import benchmark
+
+    output = tmp_path / "there" / "b.json"
+    arguments = ["--batch-size", "8", "--rounds", "2", "--steps", "1", "--workers", "0", "--output", str(output)]
+    monkeypatch.setattr(benchmarking, "composed", lambda model, batch, *o: shallow(batch, *o))
+    assert benchmark.main([*arguments, "--device", "cpu"]) == 0
+    result = json.loads(output.read_text())
+    assert set(result["contenders"]) == {"default", "default, not compiled", "reference", "usual script"}
+    usual = result["contenders"]["usual script"]
+    assert usual["ratio_to_usual"] == {"median": 1, "least": 1, "greatest": 1}
+    assert len(usual["ms_per_step_rounds"]) == 2
+    assert "RANDOM" in result["data"]
+    assert sum(result["operations_percent"].values()) == pytest.approx(100)
+
+
+def shallow(batch_size: int, *overrides: str) -> Config:
+    return small(f"data.batch_size={batch_size}", "tracker=disabled", *overrides)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--rounds", "0"], "--rounds=0: must be a positive whole number"),
+        (["--model", "resnet21"], "--model=resnet21: no such choice"),
+        (["--gangs", "1,x"], "--gangs=1,x: must be"),
+        (["--bla"], "unrecognized arguments: --bla"),
+        (["--batch-size", "1"], "--batch-size=1: must be"),
+    ],
+)
+def test_a_mistake_to_the_benchmark_is_one_line(arguments: list[str], told: str) -> None:
+    import benchmark
+    from ablation.errors import UserError
+
+    with pytest.raises(UserError, match=re.escape(told)):
+        benchmark.main(arguments)
