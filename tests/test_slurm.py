@@ -191,13 +191,17 @@ def test_the_time_limit(cluster: dict[str, str], undisturbed: dict[int, str], tm
 
 
 def test_preemption_by_a_higher_partition(cluster: dict[str, str], undisturbed: dict[int, str], tmp_path: Path) -> None:
-    sweep = Sweep(cluster, tmp_path / "results", "seed=0", "hydra.launcher.partition=low")
+    sweep = Sweep(cluster, tmp_path / "results", "seed=0", "hydra.launcher.partition=low", "tracker.mode=offline")
     sweep.hold(0)
     sweep.slurm("sbatch", "--partition=high", f"--ntasks={CPUS}", "--output=/dev/null", "--wrap", "sleep 3")
     status, shown = sweep.end()
     assert status == 0, shown
     assert "1 resumed" in shown
     assert digests(sweep.results) == {0: undisturbed[0]}
+    identity = records(sweep.results)[0]["id"]
+    runs = [path.name for path in sweep.results.glob("wandb/offline-run-*")]
+    assert sum(name.endswith(f"-{identity}") for name in runs) == 1  # one W&B run, not one for each start
+    assert len(runs) <= 2, runs  # the other is the sweep's own
 
 
 def test_a_node_fails(cluster: dict[str, str], undisturbed: dict[int, str], tmp_path: Path) -> None:
