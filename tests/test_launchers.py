@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import DictConfig
 
-from ablation.launchers import Slot, slots, visible_gpus
+from ablation.launchers import Slot, returned, slots, visible_gpus
+from ablation.outcome import Outcome
 
 TRAIN = Path(__file__).resolve().parents[1] / "src" / "train.py"
 RUN = [
@@ -167,3 +169,45 @@ class TestTheQueue:
 
     def test_a_silent_controller_proves_nothing(self, tmp_path: Path) -> None:
         assert self.ends(tmp_path, [None] * 6 + [{}], {"1_1": 5, "1_0": 6}) == [(1, None), (0, None)]
+
+
+class TestTheWorkOfASlurmJob:
+    """What a job on its node makes of how its runs ended; the runs are made up."""
+
+    @pytest.fixture
+    def work(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], str]], list[str]]:
+        """Does a job's work with a made-up run, which gives its state; returns the job's states."""
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra slurm")
+        from ablation import slurm
+
+        def work(run: Callable[[], str]) -> list[str]:
+            launcher = slurm.Slurm(runs_per_job=1, poll_s=1)
+            launcher.config = DictConfig({})
+            monkeypatch.setattr(slurm, "run_jobs", lambda *_: [returned(["seed=0"], Outcome("run", None, run()))])
+            monkeypatch.setattr(slurm, "RETRY_S", 0.01)
+            return [job._return_value.state for job in launcher([["seed=0"]], 0, {})]
+
+        return work
+
+    def test_sigterm_leaves_no_result(self, work: Callable[..., list[str]]) -> None:
+        def run() -> str:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return "interrupted"
+
+        with pytest.raises(SystemExit) as end:
+            work(run)
+        assert end.value.code == 143
+
+    def test_a_requeued_job_waits_for_a_dead_nodes_lock(
+        self, work: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        states = iter(["busy", "busy", "resumed"])
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        assert work(lambda: next(states)) == ["resumed"]
+
+    def test_a_fresh_job_leaves_a_taken_run_at_once(
+        self, work: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        states = iter(["busy"])
+        monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+        assert work(lambda: next(states)) == ["busy"]

@@ -59,6 +59,14 @@ class Slurm(SlurmLauncher):
         super().__init__(**params)
         self.runs_per_job, self.poll_s = runs_per_job, poll_s
 
+    def setup(self, **context: Any) -> None:
+        """Raises UserError for a number that makes no sense."""
+        if not isinstance(self.runs_per_job, int) or self.runs_per_job < 1:
+            raise UserError("hydra.launcher.runs_per_job", self.runs_per_job, "must be a positive whole number")
+        if not isinstance(self.poll_s, int | float) or self.poll_s <= 0:
+            raise UserError("hydra.launcher.poll_s", self.poll_s, "must be a positive number of seconds")
+        super().setup(**context)
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit the jobs as arrays and wait for all of them. Raises UserError where Slurm does not take them."""
         size = self.runs_per_job
@@ -120,7 +128,7 @@ class Slurm(SlurmLauncher):
         with Interrupts() as interrupts:  # on leaving, SIGUSR2 is submitit's, which requeues the job and exits
             returns = run_jobs(*context, state, batch, start)
             while patience > 0 and not interrupts.reason and any(map(is_busy, returns)):
-                time.sleep(RETRY_S)
+                pause(RETRY_S, interrupts)
                 patience -= RETRY_S
                 returns = run_jobs(*context, state, batch, start)
         if interrupts.signal is signal.SIGTERM:
