@@ -11,8 +11,8 @@ INSTALLED := .venv/.installed-$(EXTRAS)
 quickstart: $(INSTALLED)  ## four small networks on the digits, tables and a report: under two minutes
 	$(BIN)/python src/train.py sweep=quickstart
 
-test: $(INSTALLED)  ## the tests that take seconds
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## the tests that take seconds, on all cores
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-long: $(INSTALLED)  ## the ones that take minutes, a browser, Slurm, or kill processes (5: there are none)
 	$(BIN)/python -m pytest -m "slow or chromium or slurm or fault" || [ $$? -eq 5 ]

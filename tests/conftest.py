@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are tiny, and the tests run on all cores as it is
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESTORE = REPOSITORY.parent / "shared" / "cifar10" / "restore.py"  # writes the official files from a local copy
 
