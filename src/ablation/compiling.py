@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from ablation.networks import Block, Network, norm_relu
 
 WORTH_STEPS_TIMES_DEPTH = 200_000
-"""On a CPU: 10,000 steps of ResNet-20. A step is 8 % shorter (processor time, one thread, AVX512-BF16), which earns back
-half a minute to three minutes of compiling (quiet or busy cores) by then; what is saved grows with the depth."""
+"""On a CPU: 10,000 steps of ResNet-20. A step is 8 % shorter (processor time, one thread, AVX512-BF16), which by then
+earns back half a minute to three minutes of compiling (quiet or busy cores); what is saved grows with the depth."""
 
 COMPILED_VARIANTS = 256
 """Shapes, number formats and shortcuts that one process may compile; past dynamo's own limit, 8, it goes eager."""
