@@ -43,8 +43,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def sync(options: argparse.Namespace) -> None:
     """Bring the runs to W&B, a line each. Raises UserError."""
-    from ablation.wandb_sync import run_folders
-    from ablation.wandb_sync import sync as bring
+    from ablation.tracking.sync import run_folders
+    from ablation.tracking.sync import sync as bring
 
     for folder in run_folders(options.results.resolve(), options.runs):
         print(bring(folder, options.project, options.entity, options.timeout), flush=True)
@@ -52,7 +52,7 @@ def sync(options: argparse.Namespace) -> None:
 
 def push(options: argparse.Namespace) -> None:
     """Create or update the workspace. Raises UserError."""
-    from ablation.dashboards import push as bring
+    from ablation.tracking.dashboards import push as bring
 
     address, there = bring(options.entity, options.project or Tracker.project, options.timeout)
     print(f"workspace {'updated' if there else 'created'}: {address}")
@@ -60,7 +60,7 @@ def push(options: argparse.Namespace) -> None:
 
 def show(options: argparse.Namespace) -> None:
     """Print the workspace."""
-    from ablation.dashboards import as_json
+    from ablation.tracking.dashboards import as_json
 
     print(json.dumps(as_json(options.entity or "entity", options.project or Tracker.project), indent=1))
 

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from ablation import terminal
 from ablation.errors import UserError
-from ablation.reporting import DEFAULT_OUTPUT, DEFAULT_PATHS, FORMATS, gather, watch, write
+from ablation.report import terminal
+from ablation.report.reporting import DEFAULT_OUTPUT, DEFAULT_PATHS, FORMATS, gather, watch, write
 
 
 class Parser(argparse.ArgumentParser):

@@ -7,10 +7,22 @@ import numpy as np
 import pytest
 from records_factory import record, write_all
 
-from ablation import claims, evidence, paper
+from ablation import claims, paper
 from ablation.claims import CLAIMS, Claim, Finding, examine, findings, study_findings
-from ablation.rules import BEST_TEST, GRADIENT, MIN_SEEDS, RESPONSE, TEST, TRAIN, Between, Close, Higher, NotHigher
-from ablation.studies import Setting, Study, studies
+from ablation.report import evidence
+from ablation.report.rules import (
+    BEST_TEST,
+    GRADIENT,
+    MIN_SEEDS,
+    RESPONSE,
+    TEST,
+    TRAIN,
+    Between,
+    Close,
+    Higher,
+    NotHigher,
+)
+from ablation.report.studies import Setting, Study, studies
 
 NOTEBOOK = {
     "schedule": "plateau",

@@ -67,7 +67,7 @@ def test_show_needs_neither_key_nor_network_and_is_the_same_twice(monkeypatch: p
 
 
 def test_panels_show_what_is_logged() -> None:
-    from ablation.dashboards import as_json
+    from ablation.tracking.dashboards import as_json
 
     view = as_json("me", "ablation")
     config = records_factory.record(20, True)["config"] | {"cell": ""}

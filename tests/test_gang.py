@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablation import config as configuration
-from ablation import devices, gang, networks
+from ablation import devices, networks
 from ablation.config import Config
-from ablation.gang import Gang
 from ablation.interrupts import Interrupts
+from ablation.launching import gang
+from ablation.launching.gang import Gang
 from ablation.outcome import Outcome
 from ablation.run import advance, run
 from ablation.training import Training

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from ablation.launchers import Slot, returned, slots, visible_gpus
+from ablation.launching.processes import Slot, returned, slots, visible_gpus
 from ablation.outcome import Outcome
 
 TRAIN = Path(__file__).resolve().parents[1] / "src" / "train.py"
@@ -135,7 +135,7 @@ class TestTheQueue:
 
     def ends(self, tmp_path: Path, looks: list[dict[str, str] | None], results: dict[str, int]) -> list[Any]:
         """What is concluded; `results`: the look from which on a job's result is there."""
-        from ablation.slurm import ends
+        from ablation.launching.slurm import ends
 
         jobs = [
             SimpleNamespace(job_id=name, paths=SimpleNamespace(folder=tmp_path, result_pickle=tmp_path / name))
@@ -178,7 +178,7 @@ class TestTheWorkOfASlurmJob:
     def work(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], str]], list[str]]:
         """Does a job's work with a made-up run, which gives its state; returns the job's states."""
         pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra slurm")
-        from ablation import slurm
+        from ablation.launching import slurm
 
         def work(run: Callable[[], str]) -> list[str]:
             launcher = slurm.Slurm(runs_per_job=1, poll_s=1)

@@ -18,15 +18,15 @@ from records_factory import digits_quickstart, paper_study, record, write, write
 from rich.console import Console
 
 import report
-from ablation import reporting
-from ablation.content import Content
-from ablation.documents import csv as csv_text
-from ablation.documents import latex, markdown_table
-from ablation.evidence import read
-from ablation.figures import band_of, pictures
-from ablation.reporting import gather, make_report, show_main_table
-from ablation.studies import studies
-from ablation.tables import duration, main_table
+from ablation.report import reporting
+from ablation.report.content import Content
+from ablation.report.documents import csv as csv_text
+from ablation.report.documents import latex, markdown_table
+from ablation.report.evidence import read
+from ablation.report.figures import band_of, pictures
+from ablation.report.reporting import gather, make_report, show_main_table
+from ablation.report.studies import studies
+from ablation.report.tables import duration, main_table
 
 ROOT = Path(__file__).resolve().parents[1]
 

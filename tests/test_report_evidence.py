@@ -13,10 +13,10 @@ import pytest
 from records_factory import digits_quickstart, paper_study, record, write, write_all
 
 from ablation.errors import UserError
-from ablation.evidence import read, read_history
-from ablation.filters import select
-from ablation.studies import Study, studies
-from ablation.tables import ablation_tables
+from ablation.report.evidence import read, read_history
+from ablation.report.filters import select
+from ablation.report.studies import Study, studies
+from ablation.report.tables import ablation_tables
 
 
 def status(folder: Path, **content: Any) -> Path:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ablation.statistics import RESAMPLES, difference_interval, mean_interval, permutation_p
+from ablation.report.statistics import RESAMPLES, difference_interval, mean_interval, permutation_p
 
 
 def normal(seed: int, size: int, mean: float = 0.0) -> np.ndarray:

@@ -23,7 +23,7 @@ MEGABYTES = 1500
 REPORT = """
 import resource, sys
 from pathlib import Path
-from ablation.reporting import gather, write
+from ablation.report.reporting import gather, write
 write(gather([Path(sys.argv[1])]), Path(sys.argv[2]), {"csv", "json"})
 usage = resource.getrusage(resource.RUSAGE_SELF)
 print(usage.ru_maxrss // 1024, usage.ru_utime + usage.ru_stime)
@@ -62,7 +62,7 @@ def test_ten_thousand_runs_are_reported_in_bounded_time_and_memory(many: Path, t
 
 
 def test_each_run_is_counted_once(many: Path) -> None:
-    from ablation.evidence import read
+    from ablation.report.evidence import read
 
     evidence = read([many / "a" / path.name for path in sorted((many / "a").iterdir())[:20]] + [many / "b"])
     assert len(evidence.runs) == 21

@@ -15,9 +15,9 @@ import pytest
 import runs
 from wandb_server import Run, WandbServer
 
-from ablation import tracker
-from ablation.tracker import TrackerProcess, track
-from ablation.wandb_runs import LAYER_COLUMNS, cell, wandb_id
+from ablation.tracking import tracker
+from ablation.tracking.tracker import TrackerProcess, track
+from ablation.tracking.wandb_runs import LAYER_COLUMNS, cell, wandb_id
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 WANDB = Path(sys.executable).with_name("wandb")
@@ -342,7 +342,7 @@ def test_killed_run_is_closed_and_blocks_nothing(server: WandbServer, results: P
     code = f"""
 import os, signal, time
 from pathlib import Path
-from ablation.tracker import track, tracker_process
+from ablation.tracking.tracker import track, tracker_process
 track(Path({str(folder)!r}), "online", 4).row()
 print(tracker_process(4).process.pid, flush=True)
 time.sleep(600)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ablation import paper
-from ablation.rules import (
+from ablation.report.rules import (
     BEST_TEST,
     GRADIENT,
     MIN_SEEDS,
@@ -28,7 +28,7 @@ from ablation.rules import (
     Sample,
     Verdict,
 )
-from ablation.studies import Setting, Study
+from ablation.report.studies import Setting, Study
 
 TABLE_6_TOLERANCE = 0.75
 """Points of test error. Public reproductions with the paper's recipe lie up to 0.7 points from Table 6, on both

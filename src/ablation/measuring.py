@@ -30,7 +30,7 @@ from ablation.interrupts import Interrupts
 from ablation.networks import Network
 from ablation.progress import show
 from ablation.run import Work, build_training
-from ablation.tracker import track
+from ablation.tracking.tracker import track
 from ablation.training import Training
 
 

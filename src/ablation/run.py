@@ -33,7 +33,7 @@ from ablation.optimizers import build_optimizer, fast_arguments
 from ablation.outcome import Outcome, State
 from ablation.progress import show
 from ablation.schedules import build_schedule
-from ablation.tracker import Silent, track
+from ablation.tracking.tracker import Silent, track
 from ablation.training import Evaluation, Training
 
 Steps = Generator[None, None, Outcome]

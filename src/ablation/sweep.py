@@ -22,7 +22,7 @@ from ablation.errors import UserError
 from ablation.files import read_json
 from ablation.interrupts import Interrupts
 from ablation.outcome import EXIT_STATUS, Outcome, State, summary_table
-from ablation.tracker import track_sweep
+from ablation.tracking.tracker import track_sweep
 
 
 class CheckedSweeper(BasicSweeper):
@@ -129,7 +129,7 @@ def tracked_row(outcome: Outcome) -> dict[str, Any]:
 
 def make_report(config: Config) -> Path | None:
     """The report over everything under results/, also when a job failed. Returns its page, if it could be made."""
-    from ablation.reporting import make_report as report  # here, and not above: it takes a second to import
+    from ablation.report.reporting import make_report as report  # here, and not above: it takes a second to import
 
     try:
         page = report([config.results_dir / "runs"], config.results_dir / "report")

@@ -5,10 +5,10 @@ from typing import Any
 from hydra.plugins.launcher import Launcher
 
 from ablation.errors import UserError
-from ablation.launchers import Processes
+from ablation.launching.processes import Processes
 
 try:
-    from ablation.slurm import Slurm
+    from ablation.launching.slurm import Slurm
 except ImportError:  # the extra is not installed: only who asks for Slurm shall hear of it
     Slurm = None  # type: ignore[assignment,misc]
 

@@ -32,7 +32,7 @@ class GangLauncher(Launcher):
         setup_globals()
         jobs = [self.composed(initial_job_idx + i, overrides) for i, overrides in enumerate(job_overrides)]
         configs = [job.return_value for job in jobs]  # raises what is wrong with one; the sweeper has checked them all
-        from ablation.gang import Gang  # here, and not above: it imports torch
+        from ablation.launching.gang import Gang  # here, and not above: it imports torch
 
         for job, outcome in zip(jobs, Gang(configs, self.at_once).train(), strict=True):
             job.return_value = outcome

@@ -14,8 +14,8 @@ import pandas as pd
 
 from ablation import paper
 from ablation.claims import Finding
-from ablation.statistics import Values, difference_interval, mean_interval
-from ablation.studies import Cell, Setting, Study, differences
+from ablation.report.statistics import Values, difference_interval, mean_interval
+from ablation.report.studies import Cell, Setting, Study, differences
 
 NONE = "–"
 ERRORS = {"train": "metrics.train_error", "running": "metrics.running_train_error", "test": "metrics.test_error"}

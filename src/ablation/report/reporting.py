@@ -16,12 +16,12 @@ from typing import TypedDict
 
 from rich.console import Console
 
-from ablation import documents, page, terminal
-from ablation.content import Content, Illustration, Part, Section, compose
-from ablation.evidence import changes, read
-from ablation.filters import select
+from ablation.report import documents, page, terminal
+from ablation.report.content import Content, Illustration, Part, Section, compose
+from ablation.report.evidence import changes, read
+from ablation.report.filters import select
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DEFAULT_PATHS = (ROOT / "results" / "reference", ROOT / "results" / "runs")
 DEFAULT_OUTPUT = ROOT / "results" / "report"
 FORMATS = ("terminal", "html", "md", "csv", "json", "latex", "figures")
@@ -108,7 +108,7 @@ def illustrate(content: Content, output: Path) -> Content:
 
 def draw(part: Part, folder: Path, stem: str) -> Drawn:
     """Draw and save a setting's figures as `stem`-<name>.svg and .png."""
-    from ablation import figures  # half a second of import, not needed where nothing has changed
+    from ablation.report import figures  # half a second of import, not needed where nothing has changed
 
     pictures = {}
     for picture in figures.pictures(part.setting):
@@ -128,8 +128,8 @@ def reuse(known: Drawn | None, part: Part, folder: Path) -> Drawn | None:
 def signature(part: Part) -> str:
     """A digest of the code and of the places, times and sizes of the files that a setting's figures are drawn from."""
     digest = hashlib.sha256(repr(part.setting.deviations).encode())
-    for name in ("figures.py", "tables.py", "studies.py", "statistics.py", "paper.py"):
-        digest.update(Path(__file__).with_name(name).read_bytes())
+    for name in ("figures.py", "tables.py", "studies.py", "statistics.py", "../paper.py"):
+        digest.update((Path(__file__).parent / name).read_bytes())
     for cell in part.setting.cells:
         for row in changes(list(cell.runs["folder"])):
             digest.update(repr(row).encode())

@@ -1,7 +1,7 @@
 """Tells a process beside the training what to bring to Weights & Biases; wandb itself is never imported here.
 
-The run's own files are the truth and `ablation.tracker_process` reads them, so that all that passes through the pipe is
-which folder has news. Notable: a message never blocks, and nothing that W&B does (its signal and exit hooks, its
+The run's own files are the truth and `ablation.tracking.process` reads them: all that passes through the pipe is which
+folder has news. Notable: a message never blocks, and nothing that W&B does (its signal and exit hooks, its
 threads, a server that hangs) happens in the training process; it is waited for only at the program's end, for a
 bounded time.
 """
@@ -59,7 +59,7 @@ class TrackerProcess:
         environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ablation.tracker_process", str(timeout)],
+                [sys.executable, "-m", "ablation.tracking.process", str(timeout)],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -5,7 +5,7 @@ it waits for a killed job for ever; here the queue is asked (squeue), which ever
 others nothing. Leaving: at the time limit (SIGUSR2) a run checkpoints and submitit requeues its job; when Slurm takes
 the job away (SIGTERM: preemption, scontrol requeue, scancel) it checkpoints and leaves no result, because what becomes
 of the job is Slurm's to say. Batching: one job may train several runs at once
-(`runs_per_job`), as a gang on its GPU (src/ablation/gang.py).
+(`runs_per_job`), as a gang on its GPU (src/ablation/launching/gang.py).
 """
 
 import os
@@ -27,7 +27,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLaunche
 from ablation.config import ROOT
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
-from ablation.launchers import returned, run_jobs
+from ablation.launching.processes import returned, run_jobs
 from ablation.outcome import Outcome
 
 if TYPE_CHECKING:  # Hydra imports this module at every start; submitit takes 0.2 s and is met only where it works

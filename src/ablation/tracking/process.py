@@ -1,8 +1,8 @@
-"""The process beside the training that talks to W&B: `python -m ablation.tracker_process TIMEOUT`.
+"""The process beside the training that talks to W&B: `python -m ablation.tracking.process TIMEOUT`.
 
-Started by `ablation.tracker`, it reads `open FOLDER`, `row FOLDER`, `close FOLDER` and `sweep FILE` from its standard
-input, and the runs' own files for all the rest. When its input ends, because the program did or was killed, it finishes
-what is open and leaves. What the user should know goes to its standard output, a line each.
+Started by `ablation.tracking.tracker`, it reads `open FOLDER`, `row FOLDER`, `close FOLDER` and `sweep FILE` from its
+standard input, and the runs' own files for all the rest. When its input ends, because the program did or was killed, it
+finishes what is open and leaves. What the user should know goes to its standard output, a line each.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ablation.tracker import SYNC
+from ablation.tracking.tracker import SYNC
 
 OFFLINE_SECONDS = 600
 """How long an unreachable server is left alone before it is tried again, for the runs of a long sweep."""
@@ -28,7 +28,9 @@ class Follower:
     """Brings the runs it is told of to W&B; a fault of one run's tracking ends that run's tracking only."""
 
     def __init__(self, timeout: float, tracked_pid: int) -> None:
-        from ablation.wandb_runs import RunView  # half a second: here, so that a missing wandb is told in one line
+        from ablation.tracking.wandb_runs import (
+            RunView,  # half a second: here, so that a missing wandb is told in one line
+        )
 
         self.timeout, self.tracked_pid = timeout, tracked_pid
         self.views: dict[str, RunView] = {}
@@ -49,7 +51,7 @@ class Follower:
             say(f"{Path(argument).name}: not tracked further: {error or type(error).__name__}; later: {SYNC}")
 
     def open(self, folder: str) -> None:
-        from ablation.wandb_runs import NoKey, RunView, Settings, Unreachable, read_config
+        from ablation.tracking.wandb_runs import NoKey, RunView, Settings, Unreachable, read_config
 
         config = read_config(Path(folder))
         assert config is not None, "its config.yaml cannot be read"
@@ -88,7 +90,7 @@ class Follower:
         self.bring_sweep(told)
 
     def bring_sweep(self, told: dict[str, Any]) -> None:
-        from ablation.wandb_runs import NoKey, Settings, Unreachable, log_sweep
+        from ablation.tracking.wandb_runs import NoKey, Settings, Unreachable, log_sweep
 
         chosen = told["tracker"]
         results = Path(told["results"])

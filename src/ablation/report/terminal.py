@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ablation.content import HOW_TO_START, Content, Part
-from ablation.tables import NONE
+from ablation.report.content import HOW_TO_START, Content, Part
+from ablation.report.tables import NONE
 
 WIDE = 120
 """Columns where the output is not a terminal: a log must not lose half a table."""

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ablation import paper
-from ablation.statistics import Values
+from ablation.report.statistics import Values
 
 EXECUTION_ONLY = ("seed", "overwrite", "results", "data.root", "trainer.", "tracker.")
 """Config keys that do not define a result (a dot at the end: the whole group); precision is taken from the

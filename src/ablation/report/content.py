@@ -8,10 +8,10 @@ import pandas as pd
 
 from ablation import paper
 from ablation.claims import Finding, study_findings
-from ablation.evidence import Evidence, now
-from ablation.rules import MIN_SEEDS, VERDICTS
-from ablation.studies import Setting, Study, missing, studies
-from ablation.tables import ablation_tables, main_table
+from ablation.report.evidence import Evidence, now
+from ablation.report.rules import MIN_SEEDS, VERDICTS
+from ablation.report.studies import Setting, Study, missing, studies
+from ablation.report.tables import ablation_tables, main_table
 
 MOST_FIGURES = 4
 """Settings of one study that get figures; the rest are named."""

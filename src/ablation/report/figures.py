@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from ablation.evidence import read_history
 from ablation.paper import WARMUP_DEPTH
-from ablation.statistics import Values, mean_interval
-from ablation.studies import Cell, Setting
-from ablation.tables import quoted_for
+from ablation.report.evidence import read_history
+from ablation.report.statistics import Values, mean_interval
+from ablation.report.studies import Cell, Setting
+from ablation.report.tables import quoted_for
 
 STYLE: dict[Any, Any] = {
     "font.family": "serif",

@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ablation import paper
-from ablation.statistics import CONFIDENCE, Values, difference_interval, mean_interval, permutation_p
-from ablation.studies import Cell
+from ablation.report.statistics import CONFIDENCE, Values, difference_interval, mean_interval, permutation_p
+from ablation.report.studies import Cell
 
 Verdict = Literal["reproduced", "contradicted", "inconclusive", "untested"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "untested")

@@ -19,7 +19,7 @@ from wandb_workspaces import expr
 from wandb_workspaces.workspaces import internal
 
 from ablation.errors import UserError
-from ablation.wandb_runs import Unreachable, check_server, no_key
+from ablation.tracking.wandb_runs import Unreachable, check_server, no_key
 
 NAME = "Does depth help?"
 VIEW = "nw-ablationdepth-v"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ablation.errors import UserError
 from ablation.files import read_json
-from ablation.wandb_runs import NoKey, RunView, Settings, Unreachable, mark_synced, no_key, read_config
+from ablation.tracking.wandb_runs import NoKey, RunView, Settings, Unreachable, mark_synced, no_key, read_config
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ablation import paper
 from ablation.claims import Finding
-from ablation.content import CHOICES, HOW_TO_START, Content, Illustration, Section
+from ablation.report.content import CHOICES, HOW_TO_START, Content, Illustration, Section
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1f; --soft: #5f6368; --line: #d9d9de; --paper: #ffffff; --band: #f5f5f7;

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from ablation.content import CHOICES, HOW_TO_START, Content
-from ablation.tables import cell_frame, claims_table
+from ablation.report.content import CHOICES, HOW_TO_START, Content
+from ablation.report.tables import cell_frame, claims_table
 
 
 def markdown(content: Content) -> str:
