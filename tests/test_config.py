@@ -9,10 +9,10 @@ import torch
 import yaml
 
 from ablation import data
+from ablation.building import build_training
 from ablation.config import ROOT, Config, compose
 from ablation.data import Images, Splits
 from ablation.errors import UserError
-from ablation.run import build_training
 
 CONF = ROOT / "conf"
 GROUPS = ("model", "shortcut", "optimizer", "schedule", "augmentation", "data", "trainer", "tracker", "experiment")

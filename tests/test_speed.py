@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ablation import compiling, data, devices
 from ablation import config as configuration
+from ablation.building import build_training
 from ablation.config import Config
 from ablation.data import Images, Splits
 from ablation.networks import Network, norm_relu
-from ablation.run import build_training
 from ablation.shortcuts import projection, zero_padding
 from ablation.training import Evaluator, Training
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ablation import data
+from ablation.building import build_training, load_data
 from ablation.config import Config, compose
 from ablation.data import Images, Splits
-from ablation.run import build_training, digest, load_data
+from ablation.run import digest
 from ablation.training import Training
 
 CPU = torch.device("cpu")

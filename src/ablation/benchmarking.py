@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ablation import config as configuration
 from ablation import data, devices
+from ablation.building import build_network
 from ablation.config import Config
 from ablation.data import Splits
 from ablation.environment import environment
@@ -34,7 +35,6 @@ from ablation.measuring import (
     random_pictures,
     restored,
 )
-from ablation.run import build_network
 
 STEPS = {"cuda": 200, "cpu": 8, "mps": 50}
 """Steps a round, by the type of the device."""

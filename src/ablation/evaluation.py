@@ -18,13 +18,14 @@ from torch import Tensor
 
 from ablation import checkpoints, data, devices
 from ablation import config as configuration
+from ablation.building import build_network
 from ablation.config import Config
 from ablation.confusion import class_errors, class_table, matrix_table, pair_table
 from ablation.environment import environment
 from ablation.errors import UserError
 from ablation.files import read_json, write_atomically, write_json
 from ablation.networks import parameter_count
-from ablation.run import build_network, digest, finite
+from ablation.run import digest, finite
 from ablation.training import Evaluation, evaluate
 from ablation.weights import Weights, load_weights, own_name, read_weights
 

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from ablation import config as configuration
 from ablation import data, devices
+from ablation.building import build_training
 from ablation.compiling import fuse, worth_compiling
 from ablation.config import Config
 from ablation.data import Images, Splits
@@ -29,7 +30,7 @@ from ablation.folder import RunFolder
 from ablation.interrupts import Interrupts
 from ablation.networks import Network
 from ablation.progress import show
-from ablation.run import Work, build_training
+from ablation.run import Work
 from ablation.tracking.tracker import track
 from ablation.training import Training
 

@@ -4,7 +4,6 @@ config -> data, network, optimizer, schedule (plain arguments) -> Training -> hi
 """
 
 import hashlib
-import inspect
 import io
 import math
 import traceback
@@ -14,12 +13,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 from torch import Tensor
 
 from ablation import checkpoints, data, devices
-from ablation import config as configuration
-from ablation.augmentation import Augmentation
+from ablation.building import build_training, load_data
 from ablation.compiling import fuse, worth_compiling
 from ablation.config import SCHEMA, Config
 from ablation.diagnostics import gradient_norms, response_stds
@@ -28,13 +25,11 @@ from ablation.errors import UserError
 from ablation.files import write_atomically, write_json
 from ablation.folder import Busy, Clock, History, RunFolder
 from ablation.interrupts import Interrupts
-from ablation.networks import Network, parameter_count
-from ablation.optimizers import build_optimizer, fast_arguments
+from ablation.networks import parameter_count
 from ablation.outcome import Outcome, State
 from ablation.progress import show
-from ablation.schedules import build_schedule
 from ablation.tracking.tracker import Silent, track
-from ablation.training import Evaluation, Training
+from ablation.training import Evaluation
 
 Steps = Generator[None, None, Outcome]
 """A run that is advanced a step at a time; its value at the end is its outcome."""
@@ -406,59 +401,6 @@ class Work:
             }
             for name, std in stds.items()
         ]
-
-
-def load_data(config: Config) -> data.Splits:
-    """The data set of `config`. Raises UserError if it cannot be had or is smaller than a batch."""
-    splits = data.load(config.data.name, config.data_root, config.data.validation, config.data.split_seed)
-    if config.data.batch_size > len(splits.train):
-        allowed = f"must be at most the {len(splits.train)} training pictures"
-        raise UserError("data.batch_size", config.data.batch_size, allowed)
-    return splits
-
-
-def build_network(config: Config, classes: int, device: torch.device) -> Network:
-    """The network of `config` on `device`, freshly initialised from its seed."""
-    model = config.model
-    shortcut = configuration.target("shortcut", config.shortcut, given=3) if model.residual else None
-    with torch.random.fork_rng(devices=[]):  # on the CPU: the same weights for every device, and no other run's draws
-        torch.manual_seed(config.seed)
-        network = Network(
-            model.depth,
-            shortcut,
-            classes=classes,
-            width=model.width,
-            init=model.init,  # type: ignore[arg-type]  # checked by config.problems
-            batch_norm_momentum=model.batch_norm_momentum,
-            batch_norm_eps=model.batch_norm_eps,
-        )
-    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def build_training(
-    config: Config, splits: data.Splits, normalization: data.Normalization, device: torch.device, precision: str
-) -> Training:
-    """Network, optimizer, schedule and loop of `config`, from plain arguments, freshly initialised from its seed."""
-    optimizer = config.optimizer
-    network = build_network(config, len(splits.classes), device)
-    plan = {key: value for key, value in vars(config.schedule).items() if key not in ("name", "kind", "steps")}
-    schedule = build_schedule(config.schedule.kind, optimizer["lr"], config.schedule.steps, device, **plan)
-    names = set(inspect.signature(get_object(optimizer["_target_"])).parameters)
-    factory = configuration.target("optimizer", optimizer | fast_arguments(names, device), given=1)
-    scope = optimizer.get("weight_decay_scope", "all")
-    augmentation = Augmentation(**{key: v for key, v in vars(config.augmentation).items() if key != "name"})
-    return Training(
-        network,
-        build_optimizer(factory, network, scope, schedule.rate),
-        schedule,
-        splits.train,
-        normalization,
-        augmentation,
-        config.data.batch_size,
-        config.seed,
-        precision,
-        devices.cuda_graph if device.type == "cuda" and not config.trainer.deterministic else None,
-    )
 
 
 def result_line(record: dict[str, Any]) -> str:
