@@ -198,6 +198,7 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 Start = Callable[..., subprocess.Popen[str]]
 
 
+@pytest.mark.slow
 def test_sweep_left_by_a_signal_and_started_again(tmp_path: Path, started: Start) -> None:
     """As a user does it: Ctrl-C in the first of two jobs, then the same command; then twice Ctrl-C."""
     arguments = ["-m", *runs.SMALL, "schedule.steps=4000", f"results={tmp_path}", "seed=0,1", "trainer.progress=null"]

@@ -96,6 +96,7 @@ def in_training(results: Path, seed: int) -> int:
     return int(status(results, seed)["pid"])
 
 
+@pytest.mark.slow
 def test_a_killed_job_takes_no_other_one_with_it(tmp_path: Path) -> None:
     sweep = multirun(tmp_path, "schedule.steps=30", "hydra.launcher.processes=2", "seed=0,1")
     os.kill(in_training(tmp_path, 0), signal.SIGKILL)
@@ -107,6 +108,7 @@ def test_a_killed_job_takes_no_other_one_with_it(tmp_path: Path) -> None:
     assert environment["threads"] == 1
 
 
+@pytest.mark.slow
 def test_a_signal_is_passed_on_and_what_has_not_begun_is_left(tmp_path: Path) -> None:
     sweep = multirun(tmp_path, "schedule.steps=5000", "hydra.launcher.processes=1", "seed=0,1")
     in_training(tmp_path, 0)

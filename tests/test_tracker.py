@@ -366,6 +366,7 @@ time.sleep(600)
     check_rows(run, folder)
 
 
+@pytest.mark.slow
 def test_interrupted_from_the_terminal_shows_as_preempted(server: WandbServer, tmp_path: Path) -> None:
     overrides = [*runs.SMALL, f"results={tmp_path}", "tracker=online", "schedule.steps=100000"]
     process = runs.train(*overrides, "trainer.checkpoint_every=100000", start_new_session=True)
