@@ -19,6 +19,7 @@ from ablation import checkpoints
 from ablation.errors import UserError
 from ablation.interrupts import PROCESS_STARTED, Interrupts
 from ablation.run import advance
+from ablation.training import Training
 
 # ----------------------------------------------------------------------------------------------------- one failing run
 
@@ -136,6 +137,23 @@ def test_signals_lead_to_a_checkpoint(number: signal.Signals, tmp_path: Path) ->
     assert checkpoints.read(folder / checkpoints.NEWEST)["training"]["step"] == 4
     assert not (tmp_path / "next").exists()
     assert runs.finish(runs.small(tmp_path)).state == "resumed"
+
+
+def test_what_dies_of_a_signal_in_a_step_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiler_killed(_training: Training) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise RuntimeError("its compiler was killed")
+
+    with Interrupts() as interrupts:
+        steps = advance(runs.small(tmp_path), interrupts)
+        next(steps)
+        with monkeypatch.context() as patch:
+            patch.setattr(Training, "advance", compiler_killed)
+            outcome = runs.end_of(steps)
+        interrupts.signal = None
+    assert outcome.state == "interrupted"
+    assert runs.status_of(runs.folder_of(tmp_path))["status"] == "interrupted"
+    assert runs.finish(runs.small(tmp_path)).exit_status == 0
 
 
 def test_a_signal_in_a_job_reaches_the_sweep() -> None:

@@ -48,9 +48,9 @@ def make(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str
     """Run make; its result, and what the stand-in for Python was asked to do."""
     log = folder / "log"
     log.unlink(missing_ok=True)
-    result = subprocess.run(
-        ["make", *arguments], cwd=folder, capture_output=True, text=True, env=os.environ | {"LOG": str(log)}
-    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("EXTRAS", "PYTHON", "MAKEFLAGS")}
+    environment["LOG"] = str(log)
+    result = subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, env=environment)
     return result, log.read_text() if log.exists() else ""
 
 

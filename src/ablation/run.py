@@ -117,6 +117,10 @@ def guarded(work: "Work", interrupts: Interrupts, alone: bool) -> Steps:
         note_failure(folder, work.training.step, steps, error)
         raise
     except Exception as error:
+        if reason := interrupts.reason:  # a Ctrl-C reaches the processes of torch.compile too, which die of it
+            message = f"{reason}, in the middle of a step ({type(error).__name__}); goes on from its last checkpoint"
+            folder.status("interrupted", work.training.step, steps, message)
+            return Outcome(folder.name, folder.path, "interrupted", message)
         return failed(folder, work.training.step, steps, error)
     except BaseException:  # closed by a launcher, or a batch system's SystemExit: leave the lock and say so
         with suppress(UserError):
