@@ -6,11 +6,12 @@
 For a machine that is lent for minutes and has no network: the archive is unpacked first (if it exists), the sweep goes
 on where it was cut off, and everything but finished weights is packed again. `--publish` copies the records and
 histories of finished runs to `results/reference/<study>/`, from which `python src/report.py` makes the tables on a
-fresh clone.
+fresh clone, and renews what README.md and results/README.md show of them.
 """
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,11 @@ from pathlib import Path
 
 from ablation.config import ROOT
 from ablation.files import read_json, write_json
+from ablation.report.reporting import make_report
+
+REFERENCE = ROOT / "results" / "reference"
+PICTURES = ROOT / "docs" / "images" / "reference"
+MARKS = ("<!-- made by src/study.py --publish: -->", "<!-- end of what it made -->")
 
 TRAVELS = ("record.json", "history.jsonl", "config.yaml", "status.json", "traceback.txt", "checkpoint.pt")
 """What another machine needs to go on or to report; a finished run has no checkpoint, and its weights stay behind."""
@@ -35,7 +41,7 @@ def main() -> int:
     arguments = parser.parse_args()
     results = ROOT / "results" / "studies" / arguments.study
     if arguments.publish:
-        return publish(results / "runs", ROOT / "results" / "reference" / arguments.study)
+        return publish(results / "runs", REFERENCE / arguments.study)
     if arguments.archive and arguments.archive.exists():
         unpack(arguments.archive, results)
     command = [sys.executable, str(ROOT / "src" / "train.py"), f"sweep={arguments.study}", f"results={results}"]
@@ -77,7 +83,47 @@ def publish(runs: Path, reference: Path) -> int:
         record["config"]["results"] = record["config"]["data"]["root"] = None  # folders of the machine it ran on
         write_json(target / "record.json", record)
     print(f"{len(finished)} finished runs copied to {reference}")
+    renew_pages()
     return 0 if finished else 1
+
+
+def renew_pages() -> None:
+    """Make the report of all reference studies, and put its tables and figures into the two README files."""
+    report = make_report([REFERENCE], ROOT / "results" / "report", formats=["md", "figures"]).with_name("report.md")
+    lines = report.read_text().splitlines()
+    pictures = re.findall(r"\(figures/(\S+)\.png\)", report.read_text())
+    shutil.rmtree(PICTURES, ignore_errors=True)
+    PICTURES.mkdir(parents=True)
+    for picture in pictures:
+        shutil.copyfile(report.parent / "figures" / f"{picture}.svg", PICTURES / f"{picture}.svg")
+    whole = re.sub(r"!\[.*?\]\(figures/(\S+)\.png\)", r"![\1](../docs/images/reference/\1.svg)", "\n".join(lines[1:]))
+    replace_generated(ROOT / "results" / "README.md", whole)
+    replace_generated(ROOT / "README.md", "\n".join(excerpt(lines)))
+
+
+def excerpt(lines: list[str]) -> list[str]:
+    """Of the report's Markdown: each setting's heading, first table, and figure of error against depth."""
+    kept: list[str] = []
+    in_first_table = False
+    for before, line in zip(["", *lines], lines, strict=False):
+        if line.startswith("### "):
+            kept += ["", f"**{line[4:]}**", ""]
+        elif line.startswith("| Network"):
+            in_first_table = True
+        if in_first_table and line.startswith("|"):
+            kept.append(line)
+        elif before.startswith("|"):
+            in_first_table = False
+        if found := re.search(r"\(figures/(\S+-depth)\.png\)", line):
+            kept += ["", f"![Error against depth](docs/images/reference/{found[1]}.svg)"]
+    return kept
+
+
+def replace_generated(page: Path, text: str) -> None:
+    """Put `text` between the page's two marks."""
+    head, _, rest = page.read_text().partition(MARKS[0])
+    tail = rest.partition(MARKS[1])[2]
+    page.write_text(f"{head}{MARKS[0]}\n{text.strip()}\n{MARKS[1]}{tail}")
 
 
 if __name__ == "__main__":
