@@ -219,7 +219,7 @@ def error_by_depth(setting: Setting, cells: list[Cell]) -> Picture | None:
     depths = sorted({cell.depth for cell in cells})
     for axis, (column, label) in zip(figure.subplots(1, 2), columns, strict=True):
         measured = [cell for cell in cells if len(cell.values(column))]
-        limit = max(1.15 * highest_usual([(cell.depth, float(cell.values(column).mean())) for cell in measured]), 0.5)
+        limit = max(1.08 * highest_usual([(cell.depth, float(cell.values(column).max())) for cell in measured]), 0.5)
         for residual in (False, True):
             kind = [cell for cell in cells if cell.residual is residual]
             draw_depths(axis, kind, column, residual, limit)
