@@ -27,10 +27,12 @@ RECIPES = {
         *("optimizer=nesterov", "optimizer.lr=3", "early_stopping=2", "selection=best_test"),
     ),
     "reference": ("trainer=reference", "model.residual=false"),
+    "reference on CUDA": ("trainer=reference", "trainer.device=cuda"),
 }
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [pytest.param(name, marks=[NEEDS_CUDA] * ("CUDA" in name)) for name in RECIPES])
 def test_cut_off_anywhere(recipe: str, tmp_path: Path) -> None:
     undisturbed, disturbed = (runs.small(tmp_path / name, *RECIPES[recipe]) for name in ("undisturbed", "disturbed"))
     assert runs.finish(undisturbed).state == "done"
