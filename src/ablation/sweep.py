@@ -128,11 +128,13 @@ def tracked_row(outcome: Outcome) -> dict[str, Any]:
 
 
 def make_report(config: Config) -> Path | None:
-    """The report over everything under results/, also when a job failed. Returns its page, if it could be made."""
-    from ablation.report.reporting import make_report as report  # here, and not above: it takes a second to import
+    """The report over all runs, also when a job failed, and its main table. Returns its page, if it could be made."""
+    from ablation.report import reporting  # here, and not above: it takes a second to import
 
+    runs = [config.results_dir / "runs"]
     try:
-        page = report([config.results_dir / "runs"], config.results_dir / "report")
+        page = reporting.make_report(runs, config.results_dir / "report")
+        reporting.show_main_table(runs)
         print(f"report: {page}")
         return page
     except Exception as error:  # the runs are done and safe: a fault in the report must not look like theirs
