@@ -63,16 +63,6 @@ def started(config: Config) -> Steps:
     return advance(config, Interrupts())
 
 
-def exhausted(steps: Steps) -> Outcome:
-    """The outcome of a run that was `started`, at its end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            outcome: Outcome = end.value
-            return outcome
-
-
 def end_of(steps: Steps) -> Outcome:
     """Advance to the end."""
     while True:

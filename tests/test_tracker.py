@@ -320,7 +320,7 @@ def test_a_server_lost_in_mid_run_costs_nothing_but_time_at_the_end(
         next(steps)
     server.wait_for("UpsertBucket")
     server.fault = fault
-    assert runs.exhausted(steps).state == "done"
+    assert runs.end_of(steps).state == "done"
     tracker.finish()
     folder = runs.folder_of(tmp_path)
     assert essence(tmp_path) == essence(finished)

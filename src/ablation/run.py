@@ -117,7 +117,9 @@ def guarded(work: "Work", interrupts: Interrupts, alone: bool) -> Steps:
         note_failure(folder, work.training.step, steps, error)
         raise
     except Exception as error:
-        if reason := interrupts.reason:  # a Ctrl-C reaches the processes of torch.compile too, which die of it
+        if (reason := interrupts.reason) and not isinstance(error, Diverged):
+            # A Ctrl-C reaches the processes of torch.compile too, which die of it; the traceback is kept all the same.
+            note_failure(folder, work.training.step, steps, error)
             message = f"{reason}, in the middle of a step ({type(error).__name__}); goes on from its last checkpoint"
             folder.status("interrupted", work.training.step, steps, message)
             return Outcome(folder.name, folder.path, "interrupted", message)
