@@ -37,6 +37,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=128, help="%(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="%(default)s")
     parser.add_argument("--steps", type=int, help="steps a round: 8, on CUDA 200")
+    text = "steps of runs that are measured with and without all they write; 0: none; on CUDA 6400, else none"
+    parser.add_argument("--whole-runs", type=int, metavar="STEPS", help=text)
     parser.add_argument("--gangs", default="1,2,4,8", help="networks at once, on CUDA: %(default)s")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N: %(default)s")
     parser.add_argument("--threads", type=int, help="of torch on the CPU; torch's own choice if not given")
@@ -53,8 +55,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             raise UserError(f"--{name.replace('_', '-')}", getattr(options, name), "must be a positive whole number")
     if options.batch_size < 2 or options.batch_size > 10_000:
         raise UserError("--batch-size", options.batch_size, "must be a whole number from 2 to 10000")
-    if options.workers < 0:
-        raise UserError("--workers", options.workers, "must be zero or a positive whole number")
+    for name in ("workers", "whole_runs"):
+        if (getattr(options, name) or 0) < 0:
+            raise UserError(
+                f"--{name.replace('_', '-')}", getattr(options, name), "must be zero or a positive whole number"
+            )
     if not all(part.isdecimal() and int(part) > 0 for part in options.gangs.split(",")):
         raise UserError("--gangs", options.gangs, "must be positive whole numbers, joined by commas")
     if options.output.is_dir():

@@ -14,7 +14,7 @@ from ablation import config as configuration
 from ablation import shortcuts
 from ablation.errors import UserError
 from ablation.networks import Network
-from ablation.optimizers import build_optimizer, decayed, fast_arguments, l2_penalty, use_rate
+from ablation.optimizers import build_optimizer, decayed, fast_arguments, go_on_from, l2_penalty, use_rate
 
 CPU = torch.device("cpu")
 OPTIMIZERS = sorted(path.stem for path in (configuration.ROOT / "conf" / "optimizer").glob("*.yaml"))
@@ -153,11 +153,31 @@ def test_no_penalty_without_weight_decay() -> None:
 
 
 def test_what_is_asked_of_each_device() -> None:
-    sgd, rmsprop = ({*inspect.signature(kind).parameters} for kind in (torch.optim.SGD, torch.optim.RMSprop))
-    cuda = torch.device("cuda")
-    assert fast_arguments(sgd, CPU) == fast_arguments(sgd, cuda) == {"fused": True}
-    assert fast_arguments(rmsprop, cuda) == {"capturable": True}
-    assert fast_arguments(rmsprop, CPU) == fast_arguments({"lr"}, cuda) == {}
+    sgd, adam, rmsprop = ({*inspect.signature(getattr(torch.optim, kind)).parameters} for kind in KINDS)
+    cuda, mps = torch.device("cuda"), torch.device("mps")
+    assert fast_arguments(sgd, CPU) == fast_arguments(adam, CPU) == fast_arguments(sgd, cuda) == {"fused": True}
+    assert fast_arguments(adam, cuda) == {"fused": True, "capturable": True}
+    assert fast_arguments(rmsprop, cuda) == {"capturable": True, "foreach": True}
+    assert fast_arguments(rmsprop, CPU) == fast_arguments({"lr"}, cuda) == fast_arguments(adam, mps) == {}
+
+
+@pytest.mark.parametrize("kind", ["Adam", "RMSprop"])
+def test_a_run_of_a_gpu_goes_on_without_one(kind: str) -> None:
+    """What a GPU's optimizer was asked for is saved with its state, and torch refuses it elsewhere."""
+    ours, rate = network(), torch.tensor(0.1)
+    optimizer = build_optimizer(getattr(torch.optim, kind), ours, "all", rate)
+    backward(ours, 0)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    for group in saved["param_groups"]:
+        group |= {"capturable": True, "foreach": True}
+    go_on_from(optimizer, saved, rate)
+    backward(ours, 1)
+    optimizer.step()
+    assert all(group["lr"] is rate and not group["capturable"] for group in optimizer.param_groups)
+
+
+KINDS = ("SGD", "Adam", "RMSprop")
 
 
 def test_a_target_inside_an_argument_is_not_built(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import resource
+import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,7 @@ from ablation import config as configuration
 from ablation import data, devices
 from ablation.building import build_network
 from ablation.config import Config
+from ablation.costs import costs_of_a_run, whole_runs
 from ablation.data import Splits
 from ablation.environment import environment
 from ablation.errors import UserError
@@ -28,7 +30,6 @@ from ablation.measuring import (
     bytes_per_step,
     composed,
     copy_bandwidth,
-    costs_of_a_run,
     in_turn,
     kernels_per_step,
     operations,
@@ -38,6 +39,9 @@ from ablation.measuring import (
 
 STEPS = {"cuda": 200, "cpu": 8, "mps": 50}
 """Steps a round, by the type of the device."""
+
+WHOLE_RUNS = {"cuda": 6400, "cpu": 0, "mps": 0}
+"""Steps of the runs that are measured as a whole; a tenth of the paper's, where that is a matter of seconds."""
 
 SHOWN_OPERATIONS = 10
 
@@ -74,6 +78,9 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     console.print(operations_table(result["operations_percent"]))
     result["costs_percent"] = costs_of_a_run(config, splits, device, measured[DEFAULT].seconds)
     console.print(costs_table(result["costs_percent"]))
+    if whole := options.whole_runs if options.whole_runs is not None else WHOLE_RUNS[device.type]:
+        result["whole_runs"] = end_to_end(config, splits, device, options.rounds, whole)
+        console.print(end_to_end_line(result["whole_runs"]))
     if device.type == "cuda":
         result["gpu"] = gpu(options, config, splits, device, default, measured[DEFAULT], console)
     result["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
@@ -171,6 +178,30 @@ def costs_table(costs: dict[str, float]) -> Table:
         table.add_row(name, f"{share:.3f}")
     table.add_row("together", f"{sum(costs.values()):.3f}")
     return table
+
+
+def end_to_end(config: Config, splits: Splits, device: torch.device, rounds: int, steps: int) -> dict[str, Any]:
+    """Whole runs of `steps` beside the same steps and evaluations alone: seconds, and how much longer they take."""
+    whole, bare = whole_runs(config, splits, device, rounds, steps)
+    longer = sorted(100 * (a / b - 1) for a, b in zip(whole, bare, strict=True))
+    return {
+        "steps": steps,
+        "rounds": rounds,
+        "seconds": whole,
+        "seconds_of_the_steps_alone": bare,
+        "longer_percent": {"median": statistics.median(longer), "least": longer[0], "greatest": longer[-1]},
+    }
+
+
+def end_to_end_line(measured: dict[str, Any]) -> str:
+    """The same in a line."""
+    longer = measured["longer_percent"]
+    return (
+        f"a whole run of {measured['steps']} steps takes {longer['median']:+.1f} % ({longer['least']:+.1f} to "
+        f"{longer['greatest']:+.1f} in {measured['rounds']} rounds) beside its steps and evaluations alone: "
+        f"{statistics.median(measured['seconds']):.1f} s in place of "
+        f"{statistics.median(measured['seconds_of_the_steps_alone']):.1f} s"
+    )
 
 
 def gpu(

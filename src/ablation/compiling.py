@@ -24,7 +24,7 @@ WORTH_STEPS_TIMES_DEPTH = 200_000
 earns back half a minute to three minutes of compiling (quiet or busy cores); what is saved grows with the depth."""
 
 COMPILED_VARIANTS = 256
-"""Shapes, number formats and shortcuts that one process may compile; past dynamo's own limit, 8, it goes eager."""
+"""Shapes, number formats and shortcuts that one process may compile; past dynamo's own limit, 8, the run would fail."""
 
 
 def worth_compiling(asked: bool | None, device: torch.device, steps: int, depth: int) -> bool:
@@ -54,11 +54,19 @@ def compiler_fault(device: torch.device) -> str | None:
 
 def fuse(network: nn.Module) -> None:
     """Let the network train with the fused operation, in place; evaluation, and its state dict, stay as they are."""
-    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
-    setattr(torch._dynamo.config, limit, COMPILED_VARIANTS)
     for module in network.modules():
         if isinstance(module, Block | Network):
             module.norm_relu = fused_norm_relu
+
+
+def allow_variants() -> None:
+    """Let dynamo compile so many variants in this thread: its settings are a thread's own in newer versions of torch,
+    and on a GPU the backward pass is in another thread than the forward pass.
+    """
+    config = torch._dynamo.config
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    if getattr(config, limit) != COMPILED_VARIANTS:
+        setattr(config, limit, COMPILED_VARIANTS)
 
 
 def plain_copy(network: nn.Module) -> nn.Module:
@@ -81,6 +89,7 @@ class BatchNormReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, skip: Tensor | None, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        allow_variants()
         running = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
         y, mean, inverse = COMPILED["forward"](x, skip, weight, bias, *running, norm.momentum, norm.eps)
         ctx.save_for_backward(x, y, weight, mean, inverse)
@@ -89,6 +98,7 @@ class BatchNormReLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        allow_variants()
         x, y, weight, mean, inverse = ctx.saved_tensors
         dx, dskip, dweight, dbias = COMPILED["backward"](gradients[0], x, y, weight, mean, inverse)
         return dx, dskip if ctx.has_skip else None, dweight, dbias, None

@@ -4,13 +4,10 @@ A machine's speed drifts, and others use it too: so only ratios of contenders th
 and medians over several rounds. The baseline is the usual script, with nothing left out that its public copies have.
 """
 
-import io
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, redirect_stdout
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,12 +23,7 @@ from ablation.building import build_training
 from ablation.compiling import fuse, worth_compiling
 from ablation.config import Config
 from ablation.data import Images, Splits
-from ablation.folder import RunFolder
-from ablation.interrupts import Interrupts
 from ablation.networks import Network
-from ablation.progress import show
-from ablation.run import Work
-from ablation.tracking.tracker import track
 from ablation.training import Training
 
 
@@ -298,80 +290,6 @@ def copy_bandwidth(device: torch.device, size: int = 1 << 28) -> float:
         synchronize(device)
         best = min(best, time.perf_counter() - start)
     return 2 * size / best
-
-
-# ----------------------------------------------------------------------------------- what a run adds to its steps
-
-
-def costs_of_a_run(config: Config, splits: Splits, device: torch.device, step_seconds: float) -> dict[str, float]:
-    """What record, checkpoints, progress and tracker add to the steps of the run, in percent of the steps' time.
-
-    Each is done as the run does it, in a folder of its own that is then removed, and counted as often as in the run.
-    """
-    steps = config.schedule.steps
-    epochs = steps * config.data.batch_size / len(splits.train)
-    with tempfile.TemporaryDirectory() as results, ExitStack() as stack:
-        config = replace(config, results=results, overwrite=False)
-        precision = devices.pick_precision(config.trainer.precision, device)
-        folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
-        work = Work(config, folder, device, precision, splits)
-        stack.enter_context(folder.held())
-        folder.begin(config)
-        begun = seconds(work.resume)
-        work.tracker = track(folder.path, config.tracker.mode, config.tracker.timeout)
-        stack.callback(work.tracker.close)
-        stack.enter_context(redirect_stdout(io.StringIO()))
-        shown = show(folder.name, 0, steps, None, alone=True)
-        stack.callback(shown.close)
-        work.training.advance()
-        interrupts = Interrupts()
-        many = 1000
-
-        def look() -> None:
-            for _ in range(many):
-                assert interrupts.reason is None
-                shown.step(1)
-
-        looks = seconds(look) / many
-        row = dict.fromkeys(ROW_KEYS, 1.0) | {"step": 1, "val_loss": None, "val_error": None}
-        rows = statistics.median(seconds(lambda: write_row(work, row, shown.row, steps)) for _ in range(5))
-        saves = statistics.median(seconds(work.save_checkpoint) for _ in range(3))
-        ends = seconds(work.layers)
-    parts = {
-        "progress and signals, every step": looks * steps,
-        "history, status and tracker, every epoch": rows * epochs,
-        "checkpoint, every 2000 steps or as set": saves * (steps // config.trainer.checkpoint_every),
-        "gradients at the start, layers for the record": begun + ends,
-    }
-    return {name: 100 * spent / (steps * step_seconds) for name, spent in parts.items()}
-
-
-ROW_KEYS = (
-    "epoch",
-    "lr",
-    "running_train_loss",
-    "running_train_error",
-    "objective",
-    "test_loss",
-    "test_error",
-    "images_per_second",
-    "wall_seconds",
-)
-
-
-def write_row(work: Work, row: dict[str, Any], shown: Callable[[dict[str, Any], int], None], steps: int) -> None:
-    """What follows an evaluation."""
-    work.history.append(row)
-    work.folder.status("running", 1, steps)
-    shown(row, steps)
-    work.tracker.row()
-
-
-def seconds(function: Callable[[], object]) -> float:
-    """How long it takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def restored(root: Path) -> bool:

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from ablation.augmentation import Augmentation
 from ablation.data import Images, Normalization
 from ablation.devices import Capture, Replayed, idle
-from ablation.optimizers import l2_penalty, use_rate
+from ablation.optimizers import go_on_from, l2_penalty
 from ablation.schedules import Plateau, Schedule
 
 EVALUATION_BATCH = 1000
@@ -213,9 +213,8 @@ class Training:
         for total, saved in zip(own, state["sums"], strict=True):
             total.copy_(saved)
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        use_rate(self.optimizer, self.schedule.rate)
+        go_on_from(self.optimizer, state["optimizer"], self.schedule.rate)
         self.random_state = state["rng"]
         if state.get("device_rng") is not None and self.device.type != "cpu":
             self.device_module.set_rng_state(state["device_rng"])

@@ -1,0 +1,151 @@
+"""What a run adds to its steps: record, history, checkpoints, progress, tracker; part by part, and as a whole."""
+
+import io
+import statistics
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ablation import devices
+from ablation.config import Config
+from ablation.data import Splits
+from ablation.folder import RunFolder
+from ablation.interrupts import Interrupts
+from ablation.measuring import Ours
+from ablation.progress import show
+from ablation.run import Work, guarded
+from ablation.tracking.tracker import finish, track
+
+
+def costs_of_a_run(config: Config, splits: Splits, device: torch.device, step_seconds: float) -> dict[str, float]:
+    """What record, checkpoints, progress and tracker add to the steps of the run, in percent of the steps' time.
+
+    Each is done as the run does it, in a folder of its own that is then removed, and counted as often as in the run.
+    """
+    steps = config.schedule.steps
+    epochs = steps * config.data.batch_size / len(splits.train)
+    with tempfile.TemporaryDirectory() as results, ExitStack() as stack:
+        config = replace(config, results=results, overwrite=False)
+        precision = devices.pick_precision(config.trainer.precision, device)
+        folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
+        work = Work(config, folder, device, precision, splits)
+        stack.enter_context(folder.held())
+        folder.begin(config)
+        begun = seconds(work.resume)
+        work.tracker = track(folder.path, config.tracker.mode, config.tracker.timeout)
+        stack.callback(work.tracker.close)
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        shown = show(folder.name, 0, steps, None, alone=True)
+        stack.callback(shown.close)
+        work.training.advance()
+        interrupts = Interrupts()
+        many = 1000
+
+        def look() -> None:
+            for _ in range(many):
+                assert interrupts.reason is None
+                shown.step(1)
+
+        looks = seconds(look) / many
+        row = dict.fromkeys(ROW_KEYS, 1.0) | {"step": 1, "val_loss": None, "val_error": None}
+        rows = statistics.median(seconds(lambda: write_row(work, row, shown.row, steps)) for _ in range(5))
+        saves = statistics.median(seconds(work.save_checkpoint) for _ in range(3))
+        ends = seconds(work.layers)
+    parts = {
+        "progress and signals, every step": looks * steps,
+        "history, status and tracker, every epoch": rows * epochs,
+        "checkpoint, every 2000 steps or as set": saves * (steps // config.trainer.checkpoint_every),
+        "gradients at the start, layers for the record": begun + ends,
+    }
+    return {name: 100 * spent / (steps * step_seconds) for name, spent in parts.items()}
+
+
+class Terminal(io.StringIO):
+    """Where a progress bar draws itself as on a terminal, unseen."""
+
+    def isatty(self) -> bool:
+        """It says so."""
+        return True
+
+
+def whole_runs(
+    config: Config, splits: Splits, device: torch.device, rounds: int, steps: int
+) -> tuple[list[float], list[float]]:
+    """Seconds of runs of `steps` with all that a run writes, shows and tells, and of their steps and evaluations alone.
+
+    In turn, after a round that does not count, in which everything is compiled. With: record, history, checkpoints,
+    progress bar, tracker process, signals, gradients at the start and layers at the end; building is in neither.
+    """
+    config = replace(config, schedule=replace(config.schedule, steps=steps))
+    both = [(whole_run(config, splits, device), bare_run(config, splits, device)) for _ in range(rounds + 1)]
+    return [whole for whole, _ in both[1:]], [bare for _, bare in both[1:]]
+
+
+def whole_run(config: Config, splits: Splits, device: torch.device) -> float:
+    """Seconds from a run's first step to its record, in a folder of its own that is then removed."""
+    with tempfile.TemporaryDirectory() as results, ExitStack() as stack:
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(redirect_stderr(Terminal()))
+        stack.enter_context(devices.own_stream(device))
+        trainer = replace(config.trainer, progress=True)
+        config = replace(config, results=results, overwrite=False, trainer=trainer)
+        precision = devices.pick_precision(config.trainer.precision, device)
+        folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
+        work = Work(config, folder, device, precision, splits)
+        with folder.held():
+            spent = seconds(lambda: deque(guarded(work, Interrupts(), alone=True), maxlen=0))
+        stack.callback(finish)  # the tracker's process is done before its folder goes
+        assert folder.record() is not None, "a run that is measured comes to its end"
+        return spent
+
+
+def bare_run(config: Config, splits: Splits, device: torch.device) -> float:
+    """Seconds of the same steps and evaluations, with nothing written or shown."""
+    ours = Ours(config, splits, device)
+    training = ours.training
+
+    def train() -> None:
+        with ours.stream:
+            while training.step < config.schedule.steps:
+                training.advance()
+                if training.step % training.steps_per_epoch == 0 or training.step == config.schedule.steps:
+                    training.read_sums()
+                    training.evaluate(splits.test)
+            training.evaluate(splits.test)
+            training.evaluate(splits.train)
+
+    return seconds(train)
+
+
+ROW_KEYS = (
+    "epoch",
+    "lr",
+    "running_train_loss",
+    "running_train_error",
+    "objective",
+    "test_loss",
+    "test_error",
+    "images_per_second",
+    "wall_seconds",
+)
+
+
+def write_row(work: Work, row: dict[str, Any], shown: Callable[[dict[str, Any], int], None], steps: int) -> None:
+    """What follows an evaluation."""
+    work.history.append(row)
+    work.folder.status("running", 1, steps)
+    shown(row, steps)
+    work.tracker.row()
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """How long it takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start

@@ -1,0 +1,133 @@
+"""What a GPU would be asked to do, on a machine without one: torch's fake tensors know a device and a shape, no values.
+
+As on a GPU, an operation on tensors of two devices is an error, and so is asking for a value; and a fake tensor is
+never moved in silence. What kernels compute, and what a capture refuses beyond that, only a GPU can tell.
+"""
+
+from collections.abc import Iterator
+from inspect import signature
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import get_object
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from ablation import compiling, data
+from ablation import config as configuration
+from ablation.building import build_training
+from ablation.data import Images, Splits
+from ablation.networks import Network
+from ablation.optimizers import fast_arguments
+from ablation.training import Training
+
+pytestmark = pytest.mark.filterwarnings("ignore:CUDA is not available")  # autocast, which then leaves all in float32
+
+CUDA = torch.device("cuda:0")
+SMALL = ("model.depth=8", "model.width=4", "data.batch_size=8", "schedule.steps=20")
+FUSED = ("_fused_sgd_", "_fused_adam_", "_fused_adamw_")
+
+
+def splits() -> Splits:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    both = Images(images, torch.randint(4, (40,), generator=generator))
+    return Splits(both, None, both, tuple("abcd"), "made up")
+
+
+def move(network: Network, device: torch.device, **_: object) -> Network:
+    """`nn.Module.to`, which cannot swap fake parameters."""
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            module._parameters[name] = torch.nn.Parameter(parameter.detach().to(device))
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = buffer.to(device)
+    return network
+
+
+def one_device(*arguments: Any, **named: Any) -> None:
+    """Stands in for a fused optimizer, which has no fake: all that it is given is on the GPU."""
+    for value in (*arguments, *named.values()):
+        for tensor in value if isinstance(value, list) else [value]:
+            assert not isinstance(tensor, Tensor) or tensor.device == CUDA
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
+    monkeypatch.setattr(Network, "to", move)
+    for name in FUSED:
+        monkeypatch.setattr(torch, name, one_device)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        yield mode
+
+
+def training_of(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Training:
+    made = splits()
+    normalization = data.fit_normalization("pixel_mean", made.train)
+    training = build_training(configuration.compose([*SMALL, *overrides]), made, normalization, CUDA, "bfloat16")
+
+    def backward(_loss: Tensor) -> None:  # autograd's engine wants the driver
+        for parameter in training.network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    monkeypatch.setattr(Tensor, "backward", backward)
+    return training
+
+
+OPTIMIZERS = sorted(path.stem for path in (configuration.ROOT / "conf" / "optimizer").glob("*.yaml"))
+OTHERS = {
+    "plateau": ("schedule=plateau",),
+    "warm-up": ("schedule=paper_warmup",),
+    "cutout": ("augmentation=cutout",),
+    "shift": ("augmentation=shift_flip",),
+    "plain": ("model.residual=false",),
+    **{f"shortcut {name}": (f"shortcut={name}",) for name in ("A", "B", "C", "avgpool")},
+}
+
+
+@pytest.mark.parametrize(
+    "overrides", [*((f"optimizer={o}",) for o in OPTIMIZERS), *OTHERS.values()], ids=[*OPTIMIZERS, *OTHERS]
+)
+def test_steps_and_an_evaluation_stay_on_the_gpu(
+    fake: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]
+) -> None:
+    training = training_of(monkeypatch, *overrides)
+    assert {parameter.device for parameter in training.network.parameters()} == {CUDA}
+    training.begin_epoch()
+    for _ in range(2):  # an optimizer makes its state in the first
+        training.device_step()
+    images = training.originals, training.labels
+    training.begin_evaluation(Images(*images))
+    state = training.optimizer.state_dict()["state"]
+    assert {value.device for one in state.values() for value in one.values() if value is not None} <= {CUDA}
+
+
+def test_the_fused_operation_stays_on_the_gpu(fake: FakeTensorMode) -> None:
+    x = torch.zeros(4, 6, 5, 5, dtype=torch.bfloat16, device=CUDA)
+    weight, bias, mean, var = (torch.ones(6, device=CUDA) for _ in range(4))
+    count = torch.zeros((), dtype=torch.int64, device=CUDA)
+    y, moments, inverse = compiling.forward_pass(x, x, weight, bias, mean, var, count, 0.1, 1e-5)
+    assert (y.device, y.dtype, moments.dtype) == (CUDA, torch.bfloat16, torch.float32)
+    gradients = compiling.backward_pass(y, x, y, weight, moments, inverse)
+    assert [g.dtype for g in gradients] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
+    assert {g.device for g in gradients} == {CUDA}
+
+
+def test_a_fake_gpu_tells_a_stray_tensor_and_a_question(fake: FakeTensorMode) -> None:
+    """The check itself: both mistakes that it is to find are found."""
+    there = torch.zeros(4, device=CUDA)
+    with pytest.raises(RuntimeError, match="devices"):
+        there + torch.zeros(4)
+    with pytest.raises(DataDependentOutputException):
+        there.sum().item()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_what_an_optimizer_is_asked_for_lets_it_be_captured(optimizer: str) -> None:
+    """torch refuses to capture the step of an optimizer that knows `capturable` and was not asked for it."""
+
+    names = set(
+        signature(get_object(configuration.compose([f"optimizer={optimizer}"]).optimizer["_target_"])).parameters
+    )
+    assert fast_arguments(names, CUDA).get("capturable", False) == ("capturable" in names)
