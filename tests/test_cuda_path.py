@@ -22,8 +22,6 @@ from ablation.networks import Network
 from ablation.optimizers import fast_arguments
 from ablation.training import Training
 
-pytestmark = pytest.mark.filterwarnings("ignore:CUDA is not available")  # autocast, which then leaves all in float32
-
 CUDA = torch.device("cuda:0")
 SMALL = ("model.depth=8", "model.width=4", "data.batch_size=8", "schedule.steps=20")
 FUSED = ("_fused_sgd_", "_fused_adam_", "_fused_adamw_")
@@ -56,6 +54,9 @@ def one_device(*arguments: Any, **named: Any) -> None:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     monkeypatch.setattr(Network, "to", move)
+    # autocast asks for the driver
+    monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
     for name in FUSED:
         monkeypatch.setattr(torch, name, one_device)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -94,11 +95,14 @@ def test_steps_and_an_evaluation_stay_on_the_gpu(
 ) -> None:
     training = training_of(monkeypatch, *overrides)
     assert {parameter.device for parameter in training.network.parameters()} == {CUDA}
+    dtypes: list[torch.dtype] = []
+    training.network.conv1.register_forward_hook(lambda _module, _inputs, output: dtypes.append(output.dtype))
     training.begin_epoch()
     for _ in range(2):  # an optimizer makes its state in the first
         training.device_step()
     images = training.originals, training.labels
     training.begin_evaluation(Images(*images))
+    assert set(dtypes) == {torch.bfloat16}
     state = training.optimizer.state_dict()["state"]
     assert {value.device for one in state.values() for value in one.values() if value is not None} <= {CUDA}
 
