@@ -4,6 +4,9 @@ As on a GPU, an operation on tensors of two devices is an error, and so is askin
 never moved in silence. What kernels compute, and what a capture refuses beyond that, only a GPU can tell.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from inspect import signature
 from typing import Any
@@ -107,17 +110,6 @@ def test_steps_and_an_evaluation_stay_on_the_gpu(
     assert {value.device for one in state.values() for value in one.values() if value is not None} <= {CUDA}
 
 
-def test_the_fused_operation_stays_on_the_gpu(fake: FakeTensorMode) -> None:
-    x = torch.zeros(4, 6, 5, 5, dtype=torch.bfloat16, device=CUDA)
-    weight, bias, mean, var = (torch.ones(6, device=CUDA) for _ in range(4))
-    count = torch.zeros((), dtype=torch.int64, device=CUDA)
-    y, moments, inverse = compiling.forward_pass(x, x, weight, bias, mean, var, count, 0.1, 1e-5)
-    assert (y.device, y.dtype, moments.dtype) == (CUDA, torch.bfloat16, torch.float32)
-    gradients = compiling.backward_pass(y, x, y, weight, moments, inverse)
-    assert [g.dtype for g in gradients] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
-    assert {g.device for g in gradients} == {CUDA}
-
-
 def test_a_fake_gpu_tells_a_stray_tensor_and_a_question(fake: FakeTensorMode) -> None:
     """The check itself: both mistakes that it is to find are found."""
     there = torch.zeros(4, device=CUDA)
@@ -135,3 +127,65 @@ def test_what_an_optimizer_is_asked_for_lets_it_be_captured(optimizer: str) -> N
         signature(get_object(configuration.compose([f"optimizer={optimizer}"]).optimizer["_target_"])).parameters
     )
     assert fast_arguments(names, CUDA).get("capturable", False) == ("capturable" in names)
+
+
+# ------------------------------------------------------------------------------------------------ Triton's kernels
+
+
+def test_interpreted_kernels_agree_with_the_formulas() -> None:
+    """Which agree with torch's batch norm (test_speed.py). bfloat16: the interpreter cuts off where a GPU rounds."""
+    pytest.importorskip("triton")
+    program = configuration.ROOT / "tests" / "interpreted_kernels.py"
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(configuration.ROOT / "src")}
+    done = subprocess.run([sys.executable, program], env=environment, check=True, capture_output=True, text=True)
+    differences = dict(line.split() for line in done.stdout.splitlines())
+    assert float(differences["float32"]) < 1e-6
+    assert float(differences["bfloat16"]) < 1e-2
+
+
+POINTERS = {"batches": "*i64"} | dict.fromkeys(("x", "y", "dy", "dx", "skip", "dskip"), "*bf16")
+NUMBERS = {"rows": "i32", "rows_each": "i32", "momentum": "fp32", "eps": "fp32"}
+
+
+@pytest.mark.parametrize("kernel", ["moments", "normalise", "gradient_sums", "gradient"])
+@pytest.mark.parametrize("capability", [80, 90])
+def test_kernels_are_compiled_for_a_gpu_that_is_not_here(kernel: str, capability: int) -> None:
+    """Down to the machine code of an A100 and an H100, for the first stage of ResNet-20 at batch 128."""
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+
+    from ablation import kernels
+
+    function = getattr(kernels, f"{kernel}_kernel")
+    plan = kernels.Plan(torch.empty(128, 16, 32, 32, device="meta"))
+    assert (plan.rows, plan.first * 16) == (128 * 32 * 32, kernels.PARTIAL_VALUES)
+    values = {**plan.block, **plan.partials, "HAS_SKIP": True, "MASKED": False}
+    constants = {name: values[name] for name in function.arg_names if name.isupper() or name.startswith("BLOCK")}
+    signature = {
+        name: "constexpr" if name in constants else NUMBERS.get(name) or POINTERS.get(name, "*fp32")
+        for name in function.arg_names
+    }
+    source = triton.compiler.ASTSource(fn=function, signature=signature, constexprs=constants)
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    assert len(compiled.asm["cubin"]) > 0
+
+
+@pytest.mark.parametrize("fault", [None, "forward", "backward"])
+def test_a_gpu_whose_kernels_are_wrong_goes_on_without_them(monkeypatch: pytest.MonkeyPatch, fault: str | None) -> None:
+    """Every run on a GPU compares them with torch's own first; here the formulas stand in for them."""
+
+    def forward(*arguments: Any) -> Any:
+        y, mean, inverse = compiling.forward_pass(*arguments)
+        return y * 1.01 if fault == "forward" else y, mean, inverse
+
+    def backward(*arguments: Any) -> Any:
+        dx, *others = compiling.backward_pass(*arguments)
+        dx[0, 3] *= 2 if fault == "backward" else 1
+        return dx, *others
+
+    monkeypatch.setattr(compiling, "passes", lambda _device: (forward, backward))
+    if fault is None:
+        compiling.try_kernels(torch.device("cpu"))
+    else:
+        with pytest.raises(RuntimeError, match="differ"):
+            compiling.try_kernels(torch.device("cpu"))

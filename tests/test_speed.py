@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -93,29 +92,6 @@ def test_a_fused_network_is_the_same_network(shortcut: Any) -> None:
     assert fused.norm_relu is compiling.fused_norm_relu, "only the copy is made plain"
 
 
-def test_both_passes_may_compile_their_variants_in_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU autograd goes backward in a thread of its own, where dynamo's settings may be the default ones."""
-    config = torch._dynamo.config
-    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
-    seen: dict[str, int] = {}
-
-    def noting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def noted(*arguments: Any) -> Any:
-            seen[name] = getattr(config, limit)
-            return function(*arguments)
-
-        return noted
-
-    functions = {"forward": compiling.forward_pass, "backward": compiling.backward_pass}
-    monkeypatch.setattr(compiling, "COMPILED", {name: noting(name, f) for name, f in functions.items()})
-    with config.patch({limit: 8}):
-        y = compiling.fused_norm_relu(nn.BatchNorm2d(4), torch.randn(2, 4, 3, 3, requires_grad=True))
-        backward = threading.Thread(target=y.sum().backward)
-        backward.start()
-        backward.join()
-    assert seen == {"forward": compiling.COMPILED_VARIANTS, "backward": compiling.COMPILED_VARIANTS}
-
-
 def test_torch_compile_makes_the_same_of_it() -> None:
     """The one compiled case: that what is compiled is what the other tests compare."""
     if fault := compiling.compiler_fault(CPU):
@@ -164,7 +140,9 @@ def test_without_a_compiler_it_goes_on_and_says_so(
 
     monkeypatch.setattr(torch, "compile", broken)
     assert compiling.worth_compiling(True, CPU, 10, 20) is False
-    assert re.fullmatch(r"torch.compile does not work here.*No working C\+\+ compiler found\n", capsys.readouterr().out)
+    assert re.fullmatch(
+        r"no fused batch norm, going on without it: .*No working C\+\+ compiler found\n", capsys.readouterr().out
+    )
     assert compiling.worth_compiling(None, CPU, 10, 20) is False
     assert compiling.worth_compiling(False, CPU, 64_000, 20) is False
     assert capsys.readouterr().out == "", "nothing was wanted that is missing"

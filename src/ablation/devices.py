@@ -96,7 +96,7 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
 class Replayed:
     """A function of nothing but what lies on the device: called a few times as it is, then captured and replayed.
 
-    The first calls do their work like all others; they let cuDNN choose, optimizers make their state, and torch.compile
+    The first calls do their work like all others; they let cuDNN choose, optimizers make their state, and Triton
     compile, none of which can be captured. Without a `capture` every call is the function's own.
     """
 
