@@ -31,6 +31,14 @@ PROGRAMS = 256
 
 
 @triton.jit
+def added_up(partial, c, P: tl.constexpr, BLOCK_P: tl.constexpr, C: tl.constexpr):
+    """(P, C) partial sums -> (BLOCK_C,), zeros behind C."""
+    p = tl.arange(0, BLOCK_P)
+    inside = (p < P)[:, None] & (c < C)[None, :]
+    return tl.sum(tl.load(partial + p[:, None] * C + c[None, :], inside, 0.0), 0)
+
+
+@triton.jit
 def moments_kernel(x, partial, rows, rows_each, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
     """Each program's sums of x and x^2 over its rows: partial (2, programs, C)."""
     program = tl.program_id(0)
@@ -75,12 +83,9 @@ def normalise_kernel(
     """Y = relu(batch_norm(x) + skip); the first program also writes the statistics."""
     program = tl.program_id(0)
     c = tl.arange(0, BLOCK_C)
-    p = tl.arange(0, BLOCK_P)
-    whole = (p < P)[:, None] & (c < C)[None, :]
-    at = p[:, None] * C + c[None, :]
     count = rows.to(tl.float32)
-    m = tl.sum(tl.load(partial + at, whole, 0.0), 0) / count
-    var = tl.maximum(tl.sum(tl.load(partial + P * C + at, whole, 0.0), 0) / count - m * m, 0.0)
+    m = added_up(partial, c, P, BLOCK_P, C) / count
+    var = tl.maximum(added_up(partial + P * C, c, P, BLOCK_P, C) / count - m * m, 0.0)
     inv = 1.0 / tl.sqrt(var + eps)
     scale = tl.load(weight + c, c < C, 0.0) * inv
     offset = tl.load(bias + c, c < C, 0.0) - m * scale
@@ -168,11 +173,8 @@ def gradient_kernel(
     """The gradient in x; the first program also writes those in weight and bias. MASKED: dy is zero where y is."""
     program = tl.program_id(0)
     c = tl.arange(0, BLOCK_C)
-    p = tl.arange(0, BLOCK_P)
-    whole = (p < P)[:, None] & (c < C)[None, :]
-    at = p[:, None] * C + c[None, :]
-    db = tl.sum(tl.load(partial + at, whole, 0.0), 0)
-    dw = tl.sum(tl.load(partial + P * C + at, whole, 0.0), 0)
+    db = added_up(partial, c, P, BLOCK_P, C)
+    dw = added_up(partial + P * C, c, P, BLOCK_P, C)
     if program == 0:
         tl.store(dbias + c, db, c < C)
         tl.store(dweight + c, dw, c < C)
