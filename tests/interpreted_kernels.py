@@ -1,4 +1,4 @@
-"""Runs the GPU's kernels in Triton's interpreter, on the CPU, beside the formulas; prints the worst difference.
+"""Runs the GPU's kernels in Triton's interpreter, on the CPU, beside the CPU's; prints the worst difference.
 
 TRITON_INTERPRET=1 PYTHONPATH=src python tests/interpreted_kernels.py
 """
@@ -6,7 +6,7 @@ TRITON_INTERPRET=1 PYTHONPATH=src python tests/interpreted_kernels.py
 import torch
 from torch import Tensor
 
-from ablation import compiling, kernels
+from ablation import cpu_kernels, gpu_kernels
 
 SHAPES = [(4, 6, 5), (3, 16, 16), (5, 64, 8), (2, 100, 3)]
 """Pictures, channels, side: whole tiles and parts, one program and several, channels that fill a block or not."""
@@ -25,10 +25,10 @@ def worst(dtype: torch.dtype, has_skip: bool, shape: tuple[int, int, int]) -> fl
     weight, bias = torch.rand(2, channels, generator=generator) + 0.5
     given = skip if has_skip else None
     ours, exact = statistics(channels), statistics(channels)
-    forward = kernels.forward_pass(x, given, weight, bias, *ours, 0.3, 1e-5)
-    expected = compiling.forward_pass(x, given, weight, bias, *exact, 0.3, 1e-5)
-    backward = kernels.backward_pass(dy, x, expected[0], weight, *expected[1:], has_skip)
-    gradients = compiling.backward_pass(dy, x, expected[0], weight, *expected[1:], has_skip)
+    forward = gpu_kernels.forward_pass(x, given, weight, bias, *ours, 0.3, 1e-5)
+    expected = cpu_kernels.forward_pass(x, given, weight, bias, *exact, 0.3, 1e-5)
+    backward = gpu_kernels.backward_pass(dy, x, expected[0], weight, *expected[1:], has_skip)
+    gradients = cpu_kernels.backward_pass(dy, x, expected[0], weight, *expected[1:], has_skip)
     differences = []
     for a, b in zip((*forward, *ours, *backward), (*expected, *exact, *gradients), strict=True):
         assert (a is None) == (b is None)
@@ -38,8 +38,17 @@ def worst(dtype: torch.dtype, has_skip: bool, shape: tuple[int, int, int]) -> fl
     return max(differences)
 
 
+def hides_a_fault() -> bool:
+    """Whether what is not a number comes out as a number."""
+    x = torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last)
+    x[1, 2, 0, 0] = torch.nan
+    y, *_ = gpu_kernels.forward_pass(x, None, torch.ones(4), torch.zeros(4), *statistics(4), 0.1, 1e-5)
+    return not bool(y[:, 2].isnan().all())
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    assert not hides_a_fault()
     for dtype in (torch.float32, torch.bfloat16):
         differences = [worst(dtype, has_skip, shape) for shape in SHAPES for has_skip in (False, True)]
         print(str(dtype).removeprefix("torch."), max(differences))

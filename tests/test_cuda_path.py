@@ -17,7 +17,7 @@ from hydra.utils import get_object
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from ablation import compiling, data
+from ablation import compiling, cpu_kernels, data
 from ablation import config as configuration
 from ablation.building import build_training
 from ablation.data import Images, Splits
@@ -132,7 +132,7 @@ def test_what_an_optimizer_is_asked_for_lets_it_be_captured(optimizer: str) -> N
 # ------------------------------------------------------------------------------------------------ Triton's kernels
 
 
-def test_interpreted_kernels_agree_with_the_formulas() -> None:
+def test_interpreted_kernels_agree_with_those_of_the_cpu() -> None:
     """Which agree with torch's batch norm (test_speed.py). bfloat16: the interpreter cuts off where a GPU rounds."""
     pytest.importorskip("triton")
     program = configuration.ROOT / "tests" / "interpreted_kernels.py"
@@ -154,11 +154,11 @@ def test_kernels_are_compiled_for_a_gpu_that_is_not_here(kernel: str, capability
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
 
-    from ablation import kernels
+    from ablation import gpu_kernels
 
-    function = getattr(kernels, f"{kernel}_kernel")
-    plan = kernels.Plan(torch.empty(128, 16, 32, 32, device="meta"))
-    assert (plan.rows, plan.first * 16) == (128 * 32 * 32, kernels.PARTIAL_VALUES)
+    function = getattr(gpu_kernels, f"{kernel}_kernel")
+    plan = gpu_kernels.Plan(torch.empty(128, 16, 32, 32, device="meta"))
+    assert (plan.rows, plan.first * 16) == (128 * 32 * 32, gpu_kernels.PARTIAL_VALUES)
     values = {**plan.block, **plan.partials, "HAS_SKIP": True, "MASKED": False}
     constants = {name: values[name] for name in function.arg_names if name.isupper() or name.startswith("BLOCK")}
     signature = {
@@ -172,15 +172,15 @@ def test_kernels_are_compiled_for_a_gpu_that_is_not_here(kernel: str, capability
 
 @pytest.mark.parametrize("fault", [None, "forward", "backward"])
 def test_a_gpu_whose_kernels_are_wrong_goes_on_without_them(monkeypatch: pytest.MonkeyPatch, fault: str | None) -> None:
-    """Every run on a GPU compares them with torch's own first; here the formulas stand in for them."""
+    """Every run compares its kernels with torch's own first; here the CPU's stand in for the GPU's."""
 
     def forward(*arguments: Any) -> Any:
-        y, mean, inverse = compiling.forward_pass(*arguments)
+        y, mean, inverse = cpu_kernels.forward_pass(*arguments)
         return y * 1.01 if fault == "forward" else y, mean, inverse
 
     def backward(*arguments: Any) -> Any:
-        dx, *others = compiling.backward_pass(*arguments)
-        dx[0, 3] *= 2 if fault == "backward" else 1
+        dx, *others = cpu_kernels.backward_pass(*arguments)
+        dx[0, 3] *= 2 if fault == "backward" else 1  # one channel of one picture
         return dx, *others
 
     monkeypatch.setattr(compiling, "passes", lambda _device: (forward, backward))

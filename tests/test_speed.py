@@ -1,10 +1,7 @@
 """Speed costs no truth: fused, replayed and device-driven steps do what the plain ones do."""
 
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ablation import compiling, data, devices
+from ablation import compiling, cpu_kernels, data, devices
 from ablation import config as configuration
 from ablation.building import build_training
 from ablation.config import Config
@@ -27,17 +24,9 @@ from ablation.training import Evaluator, Training
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The formulas themselves, without the half minute that compiling them takes."""
-    functions = {"forward": compiling.forward_pass, "backward": compiling.backward_pass}
-    monkeypatch.setattr(compiling, "COMPILED", functions)
-
-
 # ------------------------------------------------------------------------------- batch norm, sum and ReLU in one
 
 
-@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("skipped", [False, True])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_fused_agrees_with_torchs_own(skipped: bool, dtype: torch.dtype, bound: float) -> None:
@@ -69,7 +58,6 @@ def relative(exact: Tensor, ours: Tensor) -> float:
     return float((exact - ours).norm() / exact.norm().clamp(min=1e-9))
 
 
-@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("shortcut", [None, zero_padding, projection])
 def test_a_fused_network_is_the_same_network(shortcut: Any) -> None:
     torch.manual_seed(0)
@@ -92,60 +80,85 @@ def test_a_fused_network_is_the_same_network(shortcut: Any) -> None:
     assert fused.norm_relu is compiling.fused_norm_relu, "only the copy is made plain"
 
 
-def test_torch_compile_makes_the_same_of_it() -> None:
-    """The one compiled case: that what is compiled is what the other tests compare."""
+@pytest.mark.parametrize("shape", [(16, 8, 6), (3, 16, 16), (2, 100, 3), (64, 16, 32)])
+def test_kernels_of_a_cpu_take_any_shape_and_any_number_of_threads(shape: tuple[int, int, int]) -> None:
+    """Whole groups of values and parts of them; more threads give the same, and the same number the same bits."""
+    count, channels, side = shape
+    generator = torch.Generator().manual_seed(2)
+    x, dy = torch.randn(2, count, channels, side, side, generator=generator).double() + 1
+    norm = nn.BatchNorm2d(channels).double()
+    y = norm_relu(norm, x.requires_grad_())
+    expected = [y, *torch.autograd.grad(y, [x, norm.weight, norm.bias], dy), norm.running_mean, norm.running_var]
+    results = []
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2, 2):
+            torch.set_num_threads(number)
+            ours = nn.BatchNorm2d(channels)
+            given = x.detach().float().requires_grad_()
+            y = compiling.fused_norm_relu(ours, given)
+            gradients = torch.autograd.grad(y, [given, ours.weight, ours.bias], dy.float())
+            results.append([y, *gradients, ours.running_mean, ours.running_var])
+    finally:
+        torch.set_num_threads(threads)
+    for result in results:
+        assert all(relative(exact, got) < 1e-5 for exact, got in zip(expected, result, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(results[1], results[2], strict=True))
+
+
+def test_kernels_of_a_cpu_hide_no_fault() -> None:
+    x = torch.randn(2, 4, 3, 3)
+    x[1, 2, 0, 0] = torch.nan
+    assert compiling.fused_norm_relu(nn.BatchNorm2d(4), x)[:, 2].isnan().all()
+
+
+@pytest.fixture
+def nothing_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home without kernels."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cpu_kernels.library.cache_clear()
+    yield tmp_path
+    cpu_kernels.library.cache_clear()
+
+
+def test_kernels_are_built_once(nothing_built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if fault := compiling.compiler_fault(CPU):
         pytest.skip(fault)
-    x = torch.randn(8, 16, 4, 4).to(memory_format=torch.channels_last)
-    mine, theirs = ((torch.zeros(16), torch.ones(16), torch.zeros((), dtype=torch.int64)) for _ in range(2))
-    weight, bias = torch.rand(16), torch.rand(16)
-    eager = compiling.forward_pass(x, x, weight, bias, *mine, 0.1, 1e-5)
-    compiled = compiling.COMPILED["forward"](x, x, weight, bias, *theirs, 0.1, 1e-5)
-    for a, b in zip((*eager, *mine), (*compiled, *theirs), strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
+    (library,) = (nothing_built / "ablation").iterdir()
+    cpu_kernels.library.cache_clear()
+    monkeypatch.setattr(cpu_kernels, "build", None)
+    assert compiling.compiler_fault(CPU) is None
+    library.unlink()
+    cpu_kernels.library.cache_clear()
+    assert "not callable" in str(compiling.compiler_fault(CPU)), "the check itself: without it, it would be built"
 
 
-COMPILE_ONCE = """
-import torch
-from torch import nn
-from torch._dynamo.utils import counters
-from ablation import compiling
-
-y = compiling.fused_norm_relu(nn.BatchNorm2d(4), torch.randn(2, 4, 3, 3, requires_grad=True))
-y.sum().backward()
-print(sum(count for part in counters.values() for name, count in part.items() if name.endswith("cache_miss")))
-"""
+def test_a_home_that_cannot_be_written_is_no_hindrance(nothing_built: Path) -> None:
+    (nothing_built / "ablation").write_text("a file in the folder's place")
+    assert compiling.compiler_fault(CPU) is None
 
 
-@pytest.mark.slow
-def test_the_second_start_of_a_compiled_run_compiles_nothing(tmp_path: Path) -> None:
-    """In a process of its own each: the first misses torch's cache on disk, the second never does."""
-    if fault := compiling.compiler_fault(CPU):
-        pytest.skip(fault)
-    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(configuration.ROOT / "src")}
-    command = [sys.executable, "-c", COMPILE_ONCE]
-    first, second = (
-        int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.split()[-1])
-        for _ in range(2)
-    )
-    assert first > 0
-    assert second == 0
-
-
+@pytest.mark.parametrize(
+    ("compiler", "told"),
+    [("no-such-compiler", "no C++ compiler"), ("false", "no C++ compiler"), ("{home}/c++", "x.cpp:1: error: no omp.h")],
+)
 def test_without_a_compiler_it_goes_on_and_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    nothing_built: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    compiler: str,
+    told: str,
 ) -> None:
-    def broken(*_arguments: object, **_options: object) -> Any:
-        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand more")
-
-    monkeypatch.setattr(torch, "compile", broken)
-    assert compiling.worth_compiling(True, CPU, 10, 20) is False
-    assert re.fullmatch(
-        r"no fused batch norm, going on without it: .*No working C\+\+ compiler found\n", capsys.readouterr().out
-    )
-    assert compiling.worth_compiling(None, CPU, 10, 20) is False
-    assert compiling.worth_compiling(False, CPU, 64_000, 20) is False
+    script = '#!/bin/sh\n[ "$1" = --version ] && exit 0\nprintf "in x.cpp\\nx.cpp:1: error: no omp.h\\n" >&2\nexit 1\n'
+    (nothing_built / "c++").write_text(script)
+    (nothing_built / "c++").chmod(0o755)
+    monkeypatch.setenv("CXX", compiler.format(home=nothing_built))
+    assert compiling.worth_compiling(False, CPU) is False
     assert capsys.readouterr().out == "", "nothing was wanted that is missing"
+    for asked in (True, None):
+        assert compiling.worth_compiling(asked, CPU) is False
+        said = capsys.readouterr().out
+        assert re.fullmatch(rf"no fused batch norm, going on without it: .*{re.escape(told)}.*\n", said)
 
 
 # --------------------------------------------------------------------------------------------- steps and their host

@@ -118,7 +118,7 @@ def guarded(work: "Work", interrupts: Interrupts, alone: bool) -> Steps:
         raise
     except Exception as error:
         if (reason := interrupts.reason) and not isinstance(error, Diverged):
-            # A Ctrl-C reaches the processes of torch.compile too, which die of it; the traceback is kept all the same.
+            # A Ctrl-C reaches Triton's compilers too, which die of it; the traceback is kept all the same.
             note_failure(folder, work.training.step, steps, error)
             message = f"{reason}, in the middle of a step ({type(error).__name__}); goes on from its last checkpoint"
             folder.status("interrupted", work.training.step, steps, message)
@@ -148,7 +148,7 @@ class Work:
         devices.set_deterministic(config.trainer.deterministic)
         self.data = splits or load_data(config)
         normalization = data.fit_normalization(config.data.normalization, self.data.train)
-        self.compiled = worth_compiling(config.trainer.compile, device, config.schedule.steps, config.model.depth)
+        self.compiled = worth_compiling(config.trainer.compile, device)
         self.training = build_training(config, self.data, normalization, device, precision)
         if self.compiled:
             fuse(self.training.network)

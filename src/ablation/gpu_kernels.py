@@ -1,10 +1,10 @@
 """Batch norm, the sum with a shortcut and ReLU for a GPU, in Triton: two kernels forward, two backward.
 
 At the size of CIFAR-10 a step is bound by the number of its kernels, not by their work. torch's own modules need 3 or 4
-forward and 3 backward; what torch.compile makes of `ablation.compiling`'s formulas is 5 and 5 (torch 2.15, generated
-for compute capability 9.0), because a sum over all pixels is done in stages, each a kernel. Here the first kernel
-leaves one partial sum a program, so few that each program of the second adds them all up again for itself: no atomics,
-no order that changes from run to run, nothing to wait for.
+forward and 3 backward; torch.compile makes 5 and 5 of these formulas (torch 2.15, generated for compute capability
+9.0), because a sum over all pixels is done in stages, each a kernel. Here the first kernel leaves one partial sum a
+program, so few that each program of the second adds them all up again for itself: no atomics, no order that changes
+from run to run, nothing to wait for.
 
 All pictures are channels_last, that is (rows, channels) in memory with rows = N H W; sums are float32. The formulas are
 those of Ioffe & Szegedy 2015 (arXiv 1502.03167, Sec. 3). Triton is imported here, so this module is imported only where
@@ -85,7 +85,8 @@ def normalise_kernel(
     c = tl.arange(0, BLOCK_C)
     count = rows.to(tl.float32)
     m = added_up(partial, c, P, BLOCK_P, C) / count
-    var = tl.maximum(added_up(partial + P * C, c, P, BLOCK_P, C) / count - m * m, 0.0)
+    var = added_up(partial + P * C, c, P, BLOCK_P, C) / count - m * m
+    var = tl.where(var < 0.0, 0.0, var)
     inv = 1.0 / tl.sqrt(var + eps)
     scale = tl.load(weight + c, c < C, 0.0) * inv
     offset = tl.load(bias + c, c < C, 0.0) - m * scale
@@ -105,7 +106,8 @@ def normalise_kernel(
         values = tl.load(x + there, inside, 0.0).to(tl.float32) * scale[None, :] + offset[None, :]
         if HAS_SKIP:
             values += tl.load(skip + there, inside, 0.0).to(tl.float32)
-        tl.store(y + there, tl.maximum(values, 0.0).to(y.dtype.element_ty), inside)
+        values = tl.where(values < 0.0, 0.0, values)  # and what is not a number stays so, which a maximum would not do
+        tl.store(y + there, values.to(y.dtype.element_ty), inside)
 
 
 @triton.jit
@@ -229,7 +231,7 @@ def forward_pass(
     momentum: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `ablation.compiling.forward_pass`: the output, the mean and the inverse standard deviation (C,)."""
+    """As `ablation.cpu_kernels.forward_pass`: the output, the mean and the inverse standard deviation (C,)."""
     x = x.contiguous(memory_format=torch.channels_last)
     has_skip = skip is not None
     skip = x if skip is None else skip.contiguous(memory_format=torch.channels_last)
@@ -248,7 +250,7 @@ def forward_pass(
 def backward_pass(
     dy: Tensor, x: Tensor, y: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor, has_skip: bool
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """As `ablation.compiling.backward_pass`: the gradients in x, in the shortcut's output, in weight and in bias."""
+    """As `ablation.cpu_kernels.backward_pass`: the gradients in x, in the shortcut's output, in weight and in bias."""
     dy, x = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (dy, x))
     plan, dx = Plan(x), torch.empty_like(x)
     dskip = torch.empty_like(x) if has_skip else dx
