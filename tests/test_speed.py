@@ -349,7 +349,7 @@ def test_the_benchmark_measures_in_turn_and_writes(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(benchmarking, "composed", lambda model, batch, *o: shallow(batch, *o))
     assert benchmark.main([*arguments, "--device", "cpu"]) == 0
     result = json.loads(output.read_text())
-    assert set(result["contenders"]) == {"default", "default, not compiled", "reference", "usual script"}
+    assert set(result["contenders"]) == {"default", "default, not fused", "reference", "usual script"}
     usual = result["contenders"]["usual script"]
     assert usual["ratio_to_usual"] == {"median": 1, "least": 1, "greatest": 1}
     assert len(usual["ms_per_step_rounds"]) == 2

@@ -45,7 +45,7 @@ WHOLE_RUNS = {"cuda": 6400, "cpu": 0, "mps": 0}
 
 SHOWN_OPERATIONS = 10
 
-DEFAULT, UNCOMPILED, REFERENCE, USUAL = "default", "default, not compiled", "reference", "usual script"
+DEFAULT, NOT_FUSED, REFERENCE, USUAL = "default", "default, not fused", "reference", "usual script"
 
 
 def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -107,9 +107,9 @@ def pictures(options: argparse.Namespace) -> tuple[Splits, str]:
 def contenders(
     options: argparse.Namespace, config: Config, splits: Splits, device: torch.device
 ) -> dict[str, Callable[[], Contender]]:
-    """Name -> what builds the contender; the default without its compiled parts as well, where it has any."""
+    """Name -> what builds the contender; the default without its fused batch norm as well."""
     reference = composed(options.model, options.batch_size, "trainer=reference")
-    uncompiled = composed(options.model, options.batch_size, "trainer.compile=false")
+    not_fused = composed(options.model, options.batch_size, "trainer.compile=false")
 
     def usual() -> Contender:
         network = build_network(config, len(splits.classes), torch.device("cpu"))
@@ -118,7 +118,7 @@ def contenders(
 
     return {
         DEFAULT: partial(Ours, config, splits, device),
-        UNCOMPILED: partial(Ours, uncompiled, splits, device),
+        NOT_FUSED: partial(Ours, not_fused, splits, device),
         REFERENCE: partial(Ours, reference, splits, device),
         USUAL: usual,
     }
