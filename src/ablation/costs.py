@@ -4,23 +4,24 @@ import io
 import statistics
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 
 from ablation import devices
 from ablation.config import Config
-from ablation.data import Splits
+from ablation.data import Images, Splits
 from ablation.folder import RunFolder
 from ablation.interrupts import Interrupts
-from ablation.measuring import Ours
+from ablation.measuring import Ours, synchronize
 from ablation.progress import show
 from ablation.run import Work, guarded
 from ablation.tracking.tracker import finish, track
+from ablation.training import Training
 
 
 def costs_of_a_run(config: Config, splits: Splits, device: torch.device, step_seconds: float) -> dict[str, float]:
@@ -74,53 +75,85 @@ class Terminal(io.StringIO):
         return True
 
 
+@dataclass(frozen=True)
+class Phases:
+    """Seconds up to the first step, from there to the last one, and behind it."""
+
+    start: float
+    training: float
+    end: float
+
+
+TEST_PICTURES = 1000
+"""Enough for an evaluation, which is no part of what is measured."""
+
+
 def whole_runs(
     config: Config, splits: Splits, device: torch.device, rounds: int, steps: int
-) -> tuple[list[float], list[float]]:
-    """Seconds of runs of `steps` with all that a run writes, shows and tells, and of their steps and evaluations alone.
+) -> tuple[list[Phases], list[Phases]]:
+    """Runs of `steps` with all that a run writes, shows and tells, and their steps and evaluations alone.
 
-    In turn, after a round that does not count, in which everything is compiled. With: record, history, checkpoints,
-    progress bar, tracker process, signals, gradients at the start and layers at the end; building is in neither.
+    In turn, after a round that does not count. With: record, history, status, checkpoints, progress bar, tracker
+    process, signals, gradients and layers; building is in neither. Half-way and at the end are a history row and a
+    checkpoint, so many more than in a run of the usual length. On a CPU the seconds are the processor's, which
+    neighbours disturb less.
     """
-    config = replace(config, schedule=replace(config.schedule, steps=steps))
+    trainer = replace(config.trainer, evaluate_every=max(steps // 2, 1), checkpoint_every=max(steps // 2, 1))
+    config = replace(config, trainer=replace(trainer, progress=True), schedule=replace(config.schedule, steps=steps))
+    splits = replace(splits, test=Images(splits.test.images[:TEST_PICTURES], splits.test.labels[:TEST_PICTURES]))
     both = [(whole_run(config, splits, device), bare_run(config, splits, device)) for _ in range(rounds + 1)]
     return [whole for whole, _ in both[1:]], [bare for _, bare in both[1:]]
 
 
-def whole_run(config: Config, splits: Splits, device: torch.device) -> float:
-    """Seconds from a run's first step to its record, in a folder of its own that is then removed."""
+def whole_run(config: Config, splits: Splits, device: torch.device) -> Phases:
+    """A run up to its record, in a folder of its own that is then removed."""
     with tempfile.TemporaryDirectory() as results, ExitStack() as stack:
         stack.enter_context(redirect_stdout(io.StringIO()))
         stack.enter_context(redirect_stderr(Terminal()))
         stack.enter_context(devices.own_stream(device))
-        trainer = replace(config.trainer, progress=True)
-        config = replace(config, results=results, overwrite=False, trainer=trainer)
+        config = replace(config, results=results, overwrite=False)
         precision = devices.pick_precision(config.trainer.precision, device)
         folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
         work = Work(config, folder, device, precision, splits)
         with folder.held():
-            spent = seconds(lambda: deque(guarded(work, Interrupts(), alone=True), maxlen=0))
+            phases = phases_of(guarded(work, Interrupts(), alone=True), work.training, config.schedule.steps)
         stack.callback(finish)  # the tracker's process is done before its folder goes
         assert folder.record() is not None, "a run that is measured comes to its end"
-        return spent
+        return phases
 
 
-def bare_run(config: Config, splits: Splits, device: torch.device) -> float:
-    """Seconds of the same steps and evaluations, with nothing written or shown."""
+def bare_run(config: Config, splits: Splits, device: torch.device) -> Phases:
+    """The same steps and evaluations, with nothing written or shown."""
     ours = Ours(config, splits, device)
     training = ours.training
+    every = config.trainer.evaluate_every or config.schedule.steps
 
-    def train() -> None:
-        with ours.stream:
-            while training.step < config.schedule.steps:
-                training.advance()
-                if training.step % training.steps_per_epoch == 0 or training.step == config.schedule.steps:
-                    training.read_sums()
-                    training.evaluate(splits.test)
-            training.evaluate(splits.test)
-            training.evaluate(splits.train)
+    def steps() -> Iterator[None]:
+        while training.step < config.schedule.steps:
+            training.advance()
+            yield
+            if training.step % every == 0:
+                training.read_sums()
+                training.evaluate(splits.test)
+        training.evaluate(splits.test)
+        training.evaluate(splits.train)
 
-    return seconds(train)
+    with ours.stream:
+        return phases_of(steps(), training, config.schedule.steps)
+
+
+def phases_of(steps: Iterator[None], training: Training, last: int) -> Phases:
+    """Exhaust `steps`, which advance `training` up to the step `last`."""
+    device = training.device
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    times = [clock()]
+    for _ in steps:
+        if training.step in (1, last) and len(times) < 2 + (training.step == last):
+            synchronize(device)
+            times.append(clock())
+    synchronize(device)
+    times.append(clock())
+    return Phases(*(after - before for before, after in pairwise(times)))
 
 
 ROW_KEYS = (
