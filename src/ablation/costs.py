@@ -14,7 +14,7 @@ import torch
 
 from ablation import devices
 from ablation.config import Config
-from ablation.data import Images, Splits
+from ablation.data import Splits
 from ablation.folder import RunFolder
 from ablation.interrupts import Interrupts
 from ablation.measuring import Ours, synchronize
@@ -84,8 +84,8 @@ class Phases:
     end: float
 
 
-TEST_PICTURES = 1000
-"""Enough for an evaluation, which is no part of what is measured."""
+PICTURES = 1000
+"""Of the test set, and ten times as many of the training set: evaluations are no part of what is measured."""
 
 
 def whole_runs(
@@ -100,7 +100,7 @@ def whole_runs(
     """
     trainer = replace(config.trainer, evaluate_every=max(steps // 2, 1), checkpoint_every=max(steps // 2, 1))
     config = replace(config, trainer=replace(trainer, progress=True), schedule=replace(config.schedule, steps=steps))
-    splits = replace(splits, test=Images(splits.test.images[:TEST_PICTURES], splits.test.labels[:TEST_PICTURES]))
+    splits = replace(splits, train=splits.train[: 10 * PICTURES], test=splits.test[:PICTURES])
     both = [(whole_run(config, splits, device), bare_run(config, splits, device)) for _ in range(rounds + 1)]
     return [whole for whole, _ in both[1:]], [bare for _, bare in both[1:]]
 

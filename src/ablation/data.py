@@ -43,8 +43,8 @@ class Images:
         """The number of pictures."""
         return len(self.labels)
 
-    def __getitem__(self, index: Tensor) -> "Images":
-        """The pictures at `index`, an int64 tensor."""
+    def __getitem__(self, index: Tensor | slice) -> "Images":
+        """The pictures at `index`, an int64 tensor or a slice."""
         return Images(self.images[index], self.labels[index])
 
 

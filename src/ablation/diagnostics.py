@@ -40,7 +40,7 @@ def response_stds(network: nn.Module, train: Images, normalization: Normalizatio
     for name in norms:
         note(name)
     with torch.no_grad():
-        for batch, _ in batches(first(train, RESPONSE_IMAGES), normalization.mean.device):
+        for batch, _ in batches(train[:RESPONSE_IMAGES], normalization.mean.device):
             twin(normalization(batch))
     stds = {}
     for name, (count, total, squares) in totals.items():
@@ -55,7 +55,7 @@ def gradient_norms(network: nn.Module, train: Images, normalization: Normalizati
     """
     twin = plain_copy(network).train()
     twin.zero_grad()
-    (images, labels), *_ = batches(first(train, GRADIENT_IMAGES), normalization.mean.device)
+    (images, labels), *_ = batches(train[:GRADIENT_IMAGES], normalization.mean.device)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # for dropout in a user's own shortcut: the same at start and end
         F.cross_entropy(twin(normalization(images)), labels).backward()
@@ -64,8 +64,3 @@ def gradient_norms(network: nn.Module, train: Images, normalization: Normalizati
         assert convolution.weight.grad is not None
         norms[name] = float(convolution.weight.grad.norm())
     return norms
-
-
-def first(images: Images, count: int) -> Images:
-    """The first `count` pictures of a set."""
-    return Images(images.images[:count], images.labels[:count])
