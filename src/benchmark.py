@@ -3,6 +3,7 @@
 python src/benchmark.py                                     ResNet-20, batch 128, five rounds
 python src/benchmark.py --data-root DIR                     on the real CIFAR-10 in DIR; else on random pictures
 python src/benchmark.py --model resnet56 --rounds 7 --steps 20
+python src/benchmark.py --whole-runs 400                    what a run's files, bar and tracker cost beside its steps
 python src/benchmark.py --output FILE                       where the JSON goes: results/benchmark.json
 
 The contenders take turns; what counts is the ratio of their speeds, round by round. On CUDA there are also gangs of 1,

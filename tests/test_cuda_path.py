@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import needs_compiler
 from hydra.utils import get_object
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from ablation import compiling, cpu_kernels, data
 from ablation import config as configuration
+from ablation import cpu_kernels, data, fusing
 from ablation.building import build_training
 from ablation.data import Images, Splits
 from ablation.networks import Network
@@ -132,6 +133,7 @@ def test_what_an_optimizer_is_asked_for_lets_it_be_captured(optimizer: str) -> N
 # ------------------------------------------------------------------------------------------------ Triton's kernels
 
 
+@needs_compiler
 def test_interpreted_kernels_agree_with_those_of_the_cpu() -> None:
     """Which agree with torch's batch norm (test_speed.py). bfloat16: the interpreter cuts off where a GPU rounds."""
     pytest.importorskip("triton")
@@ -170,22 +172,23 @@ def test_kernels_are_compiled_for_a_gpu_that_is_not_here(kernel: str, capability
     assert len(compiled.asm["cubin"]) > 0
 
 
-@pytest.mark.parametrize("fault", [None, "forward", "backward"])
+@needs_compiler
+@pytest.mark.parametrize("fault", [None, "forward", "backward", "nan"])
 def test_a_gpu_whose_kernels_are_wrong_goes_on_without_them(monkeypatch: pytest.MonkeyPatch, fault: str | None) -> None:
     """Every run compares its kernels with torch's own first; here the CPU's stand in for the GPU's."""
 
     def forward(*arguments: Any) -> Any:
         y, mean, inverse = cpu_kernels.forward_pass(*arguments)
-        return y * 1.01 if fault == "forward" else y, mean, inverse
+        return y * {"forward": 1.01, "nan": torch.nan}.get(fault or "", 1), mean, inverse
 
     def backward(*arguments: Any) -> Any:
         dx, *others = cpu_kernels.backward_pass(*arguments)
         dx[0, 3] *= 2 if fault == "backward" else 1  # one channel of one picture
         return dx, *others
 
-    monkeypatch.setattr(compiling, "passes", lambda _device: (forward, backward))
+    monkeypatch.setattr(fusing, "passes", lambda _device: (forward, backward))
     if fault is None:
-        compiling.try_kernels(torch.device("cpu"))
+        fusing.try_kernels(torch.device("cpu"))
     else:
         with pytest.raises(RuntimeError, match="differ"):
-            compiling.try_kernels(torch.device("cpu"))
+            fusing.try_kernels(torch.device("cpu"))

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import needs_compiler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ablation import compiling, cpu_kernels, data, devices
 from ablation import config as configuration
+from ablation import cpu_kernels, data, devices, fusing
 from ablation.building import build_training
 from ablation.config import Config
 from ablation.data import Images, Splits
@@ -27,6 +28,7 @@ CPU = torch.device("cpu")
 # ------------------------------------------------------------------------------- batch norm, sum and ReLU in one
 
 
+@needs_compiler
 @pytest.mark.parametrize("skipped", [False, True])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_fused_agrees_with_torchs_own(skipped: bool, dtype: torch.dtype, bound: float) -> None:
@@ -35,7 +37,7 @@ def test_fused_agrees_with_torchs_own(skipped: bool, dtype: torch.dtype, bound: 
     x, skip, dy = (torch.randn(16, 8, 6, 6, generator=generator).to(dtype) for _ in range(3))
     x = x * 3 + 2  # a mean that the moments must not lose
     results = []
-    for kind, operation in ((torch.float64, norm_relu), (dtype, compiling.fused_norm_relu)):
+    for kind, operation in ((torch.float64, norm_relu), (dtype, fusing.fused_norm_relu)):
         norm = nn.BatchNorm2d(8, momentum=0.3)
         with torch.no_grad():
             norm.weight.copy_(torch.linspace(0.5, 2, 8))
@@ -58,13 +60,14 @@ def relative(exact: Tensor, ours: Tensor) -> float:
     return float((exact - ours).norm() / exact.norm().clamp(min=1e-9))
 
 
+@needs_compiler
 @pytest.mark.parametrize("shortcut", [None, zero_padding, projection])
 def test_a_fused_network_is_the_same_network(shortcut: Any) -> None:
     torch.manual_seed(0)
     plain = Network(14, shortcut, width=4)
     fused = Network(14, shortcut, width=4)
     fused.load_state_dict(plain.state_dict())
-    compiling.fuse(fused)
+    fusing.fuse(fused)
     x, labels = torch.randn(16, 3, 16, 16), torch.randint(10, (16,))
     for network in (plain, fused):
         F.cross_entropy(network(x), labels).backward()
@@ -75,11 +78,12 @@ def test_a_fused_network_is_the_same_network(shortcut: Any) -> None:
         assert torch.allclose(value.float(), fused.state_dict()[name].float(), atol=1e-5), name
     fused.load_state_dict(plain.state_dict())
     assert torch.equal(plain.eval()(x), fused.eval()(x))
-    twin = compiling.plain_copy(fused)
+    twin = fusing.plain_copy(fused)
     assert all("norm_relu" not in vars(module) for module in twin.modules())
-    assert fused.norm_relu is compiling.fused_norm_relu, "only the copy is made plain"
+    assert fused.norm_relu is fusing.fused_norm_relu, "only the copy is made plain"
 
 
+@needs_compiler
 @pytest.mark.parametrize("shape", [(16, 8, 6), (3, 16, 16), (2, 100, 3), (64, 16, 32)])
 def test_kernels_of_a_cpu_take_any_shape_and_any_number_of_threads(shape: tuple[int, int, int]) -> None:
     """Whole groups of values and parts of them; more threads give the same, and the same number the same bits."""
@@ -96,7 +100,7 @@ def test_kernels_of_a_cpu_take_any_shape_and_any_number_of_threads(shape: tuple[
             torch.set_num_threads(number)
             ours = nn.BatchNorm2d(channels)
             given = x.detach().float().requires_grad_()
-            y = compiling.fused_norm_relu(ours, given)
+            y = fusing.fused_norm_relu(ours, given)
             gradients = torch.autograd.grad(y, [given, ours.weight, ours.bias], dy.float())
             results.append([y, *gradients, ours.running_mean, ours.running_var])
     finally:
@@ -106,10 +110,11 @@ def test_kernels_of_a_cpu_take_any_shape_and_any_number_of_threads(shape: tuple[
     assert all(torch.equal(a, b) for a, b in zip(results[1], results[2], strict=True))
 
 
+@needs_compiler
 def test_kernels_of_a_cpu_hide_no_fault() -> None:
     x = torch.randn(2, 4, 3, 3)
     x[1, 2, 0, 0] = torch.nan
-    assert compiling.fused_norm_relu(nn.BatchNorm2d(4), x)[:, 2].isnan().all()
+    assert fusing.fused_norm_relu(nn.BatchNorm2d(4), x)[:, 2].isnan().all()
 
 
 @pytest.fixture
@@ -121,21 +126,22 @@ def nothing_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     cpu_kernels.library.cache_clear()
 
 
+@needs_compiler
 def test_kernels_are_built_once(nothing_built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if fault := compiling.compiler_fault(CPU):
-        pytest.skip(fault)
+    assert fusing.kernel_fault(CPU) is None
     (library,) = (nothing_built / "ablation").iterdir()
     cpu_kernels.library.cache_clear()
     monkeypatch.setattr(cpu_kernels, "build", None)
-    assert compiling.compiler_fault(CPU) is None
+    assert fusing.kernel_fault(CPU) is None
     library.unlink()
     cpu_kernels.library.cache_clear()
-    assert "not callable" in str(compiling.compiler_fault(CPU)), "the check itself: without it, it would be built"
+    assert "not callable" in str(fusing.kernel_fault(CPU)), "the check itself: without it, it would be built"
 
 
+@needs_compiler
 def test_a_home_that_cannot_be_written_is_no_hindrance(nothing_built: Path) -> None:
     (nothing_built / "ablation").write_text("a file in the folder's place")
-    assert compiling.compiler_fault(CPU) is None
+    assert fusing.kernel_fault(CPU) is None
 
 
 @pytest.mark.parametrize(
@@ -153,10 +159,10 @@ def test_without_a_compiler_it_goes_on_and_says_so(
     (nothing_built / "c++").write_text(script)
     (nothing_built / "c++").chmod(0o755)
     monkeypatch.setenv("CXX", compiler.format(home=nothing_built))
-    assert compiling.worth_compiling(False, CPU) is False
+    assert fusing.fusible(False, CPU) is False
     assert capsys.readouterr().out == "", "nothing was wanted that is missing"
     for asked in (True, None):
-        assert compiling.worth_compiling(asked, CPU) is False
+        assert fusing.fusible(asked, CPU) is False
         said = capsys.readouterr().out
         assert re.fullmatch(rf"no fused batch norm, going on without it: .*{re.escape(told)}.*\n", said)
 
@@ -338,7 +344,7 @@ def test_the_benchmark_measures_in_turn_and_writes(tmp_path: Path, monkeypatch: 
 
     from ablation import benchmarking, measuring
 
-    monkeypatch.setattr(measuring, "worth_compiling", lambda *_: False)
+    monkeypatch.setattr(measuring, "fusible", lambda *_: False)
     monkeypatch.setattr(benchmarking, "random_pictures", lambda: measuring.random_pictures(64, 8))
     monkeypatch.setattr(benchmarking, "restored", lambda _root: False)
     import benchmark

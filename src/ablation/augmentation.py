@@ -12,7 +12,7 @@ Implements, each as a plain number that turns it off at 0:
 
 Notable: everything random in an epoch is drawn at once, on the CPU (`Augmentation.draw`), so a seed means the same
 pictures on every device, and a step needs nothing from the host: `Augmentation.__call__` has static shapes, no
-synchronisation and no random numbers, so it can be compiled and captured in a CUDA graph. Padding and holes are zeros
+synchronisation and no random numbers, so it can be captured in a CUDA graph. Padding and holes are zeros
 in normalised space, which is the mean image. The policy works on 8-bit pictures and changes from image to image, so it
 is applied once an epoch (`Augmentation.policy_epoch`), to all images with the same operation and strength together.
 """

@@ -128,7 +128,7 @@ class Trainer:
     precision: str = "auto"
     """auto: bfloat16 where the device has it in hardware, else float32."""
     compile: bool | None = None
-    """Batch norm, sum and ReLU as one operation; null: where the device gains by it and the run is long enough."""
+    """Batch norm, sum and ReLU as one operation; null: on a CPU and on CUDA, if the kernels can be built."""
     deterministic: bool = False
     evaluate_every: int | None = None
     """Steps between evaluations (history rows); null: once an epoch."""

@@ -32,6 +32,7 @@ def costs_of_a_run(config: Config, splits: Splits, device: torch.device, step_se
     steps = config.schedule.steps
     epochs = steps * config.data.batch_size / len(splits.train)
     with tempfile.TemporaryDirectory() as results, ExitStack() as stack:
+        stack.enter_context(devices.own_stream(device))
         config = replace(config, results=results, overwrite=False)
         precision = devices.pick_precision(config.trainer.precision, device)
         folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
@@ -95,8 +96,8 @@ def whole_runs(
 
     In turn, after a round that does not count. With: record, history, status, checkpoints, progress bar, tracker
     process, signals, gradients and layers; building is in neither. Half-way and at the end are a history row and a
-    checkpoint, so many more than in a run of the usual length. On a CPU the seconds are the processor's, which
-    neighbours disturb less.
+    checkpoint, so many more than in a run of the usual length. On a CPU the seconds are the training process's of the
+    processor, which neighbours disturb less: without the tracker's process, and without waiting for a disk.
     """
     trainer = replace(config.trainer, evaluate_every=max(steps // 2, 1), checkpoint_every=max(steps // 2, 1))
     config = replace(config, trainer=replace(trainer, progress=True), schedule=replace(config.schedule, steps=steps))

@@ -1,10 +1,10 @@
-// Batch norm, the sum with a shortcut and ReLU over channels_last pictures: two passes over memory forward, two backward.
-// Formulas: Ioffe & Szegedy 2015 (arXiv 1502.03167, Sec. 3). Built and called by cpu_kernels.py.
+// Batch norm, the sum with a shortcut and ReLU over channels_last pictures: two passes over memory forward, two
+// backward. Formulas: Ioffe & Szegedy 2015 (arXiv 1502.03167, Sec. 3). Built and called by cpu_kernels.py.
 //
-// A picture is rows x channels in memory. The loops run over "lanes", a whole number of rows and of vectors: 64 values
-// where the channels divide 64, and then of a length that the compiler knows. A
-// thread's share depends on the number of threads alone, and sums are added up in the order of the threads: the same
-// input gives the same bits. Sums are float32 over a block of lanes, then double.
+// A batch is rows x channels in memory. The loops run over "lanes", a whole number of rows and of vectors: 64 values
+// where the channels divide 64, and then of a length that the compiler knows. A thread's share depends on the number of
+// threads alone, and sums are added up in the order of the threads: the same input gives the same bits. Sums are
+// float32 over a block of lanes, then double.
 
 #include <algorithm>
 #include <cmath>
@@ -66,14 +66,16 @@ struct Work {
 };
 
 // Calls body(start of a group, its values) for a thread's groups; the last group of all may be short.
-template <class Body> inline __attribute__((always_inline)) void each(const Work &work, long lanes, long from, long to, Body body) {
+template <class Body>
+inline __attribute__((always_inline)) void each(const Work &work, long lanes, long from, long to, Body body) {
     long whole = std::min(to, work.values / lanes);
     for (long group = from; group < whole; ++group) body(group * lanes, lanes);
     if (to > whole && from < to) body(whole * lanes, work.values - whole * lanes);
 }
 
 // Two sums per lane of what `body(index, lane, a, b)` adds to a and b, for a thread's groups, into its place in `work`.
-template <class Body> inline __attribute__((always_inline)) void sum(Work &work, long lanes, int thread, float *a, float *b, Body body) {
+template <class Body>
+inline __attribute__((always_inline)) void sum(Work &work, long lanes, int thread, float *a, float *b, Body body) {
     double *sums = work.of(thread);
     for (long from = work.first(thread), end = work.first(thread + 1); from < end; from += BLOCK) {
         std::fill(a, a + lanes, 0.f);

@@ -1,14 +1,15 @@
 """Builds `cpu_kernels.cpp` with the machine's own C++ compiler and calls it: batch norm, the sum and ReLU on a CPU.
 
-Three seconds when a machine first needs it, nothing afterwards: the library is kept in the user's cache under a name
-that says which source, compiler and processor it is of. What torch.compile makes of the same formulas took half a
-minute to three minutes and was half as fast (2 cores with AVX512-BF16, torch 2.15).
+Some seconds when a machine first needs it, nothing afterwards: the library is kept in the user's cache under a name
+that says which source, compiler and processor it is of. At 128x16x32x32 in bfloat16, one thread with AVX512-BF16, best
+of 5: forward 0.50 ms, backward 0.89 ms; torch's own 1.88 and 2.55, torch.compile 1.08 and 1.39 (torch 2.15, gcc 12).
 """
 
 import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -26,14 +27,14 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping
 @cache
 def library() -> ctypes.CDLL:
     """The kernels, built if need be. Raises OSError or RuntimeError, in a line, where they cannot be."""
-    compiler = os.environ.get("CXX", "c++")
+    compiler = shlex.split(os.environ.get("CXX") or "c++")
     try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, check=True, text=True).stdout
+        version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise RuntimeError(f"no C++ compiler: {error}") from error
     parts = (SOURCE.read_text(), *FLAGS, version, processor(), torch.__version__)
     name = f"cpu_kernels-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.so"
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ablation"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "ablation"
     with suppress(OSError):
         home.mkdir(parents=True, exist_ok=True)
         if not (home / name).exists():
@@ -48,11 +49,12 @@ def processor() -> str:
     """What `-march=native` depends on: machines of different kinds may share a home."""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
-        return "".join(line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part")))
+        if known := [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]:
+            return "".join(known)
     return platform.machine() + platform.processor() + platform.node()
 
 
-def build(compiler: str, target: Path) -> None:
+def build(compiler: list[str], target: Path) -> None:
     """Compile and link to `target`, which appears when it is whole. Raises RuntimeError with the compiler's first line.
 
     It is linked without an OpenMP library of its own, so that it shares torch's threads: a second set of them would
@@ -60,13 +62,14 @@ def build(compiler: str, target: Path) -> None:
     """
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
-        run([compiler, *FLAGS, "-c", str(SOURCE), "-o", str(compiled)])
-        run([compiler, "-shared", str(compiled), "-o", str(linked)])
+        run([*compiler, *FLAGS, "-c", str(SOURCE), "-o", str(compiled)])
+        run([*compiler, "-shared", str(compiled), "-o", str(linked)])
         try:
             ctypes.CDLL(str(linked))
         except OSError:  # a torch whose OpenMP library is another one
-            run([compiler, "-shared", "-fopenmp", str(compiled), "-o", str(linked)])
-        os.replace(linked, target)
+            run([*compiler, "-shared", "-fopenmp", str(compiled), "-o", str(linked)])
+        with suppress(FileExistsError):  # never replaced: on a network file system another machine may have it loaded
+            os.link(linked, target)
 
 
 def run(command: list[str]) -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ablation.compiling import plain_copy
 from ablation.data import Images, Normalization
+from ablation.fusing import plain_copy
 from ablation.networks import layers_3x3
 from ablation.training import batches
 

@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from ablation import config as configuration
 from ablation import data, devices
 from ablation.building import build_training
-from ablation.compiling import fuse, worth_compiling
 from ablation.config import Config
 from ablation.data import Images, Splits
+from ablation.fusing import fuse, fusible
 from ablation.networks import Network
 from ablation.training import Training
 
@@ -43,8 +43,8 @@ class Ours:
         self.deterministic = config.trainer.deterministic
         devices.set_deterministic(self.deterministic)
         normalization = data.fit_normalization(config.data.normalization, splits.train)
-        self.compiled = worth_compiling(config.trainer.compile, device)
         with self.stream:
+            self.compiled = fusible(config.trainer.compile, device)
             self.training: Training = build_training(config, splits, normalization, device, self.precision)
         if self.compiled:
             fuse(self.training.network)
@@ -235,9 +235,8 @@ def operations(contender: Ours, device: torch.device, steps: int = 3) -> dict[st
     times: dict[str, float] = {}
     for event in profiled.key_averages():
         spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        name = event.key
         if spent > 0:
-            times[name] = times.get(name, 0.0) + spent
+            times[event.key] = times.get(event.key, 0.0) + spent
     total = sum(times.values())
     return {key: 100 * spent / total for key, spent in sorted(times.items(), key=lambda item: -item[1])}
 

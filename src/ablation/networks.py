@@ -19,7 +19,7 @@ Init = Literal["he_fan_in", "he_fan_out", "glorot"]
 
 
 def norm_relu(norm: nn.BatchNorm2d, x: Tensor, skip: Tensor | None = None) -> Tensor:
-    """ReLU of the batch norm of `x`, plus a shortcut's output; `ablation.compiling` has a fused one to put in place."""
+    """ReLU of the batch norm of `x`, plus a shortcut's output; `ablation.fusing` has a fused one to put in place."""
     y = norm(x)
     return F.relu(y if skip is None else y + skip)
 

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from ablation import checkpoints, data, devices
 from ablation.building import build_training, load_data
-from ablation.compiling import fuse, worth_compiling
 from ablation.config import SCHEMA, Config
 from ablation.diagnostics import gradient_norms, response_stds
 from ablation.environment import environment
 from ablation.errors import UserError
 from ablation.files import write_atomically, write_json
 from ablation.folder import Busy, Clock, History, RunFolder
+from ablation.fusing import fuse, fusible
 from ablation.interrupts import Interrupts
 from ablation.networks import parameter_count
 from ablation.outcome import Outcome, State
@@ -148,7 +148,7 @@ class Work:
         devices.set_deterministic(config.trainer.deterministic)
         self.data = splits or load_data(config)
         normalization = data.fit_normalization(config.data.normalization, self.data.train)
-        self.compiled = worth_compiling(config.trainer.compile, device)
+        self.compiled = fusible(config.trainer.compile, device)
         self.training = build_training(config, self.data, normalization, device, precision)
         if self.compiled:
             fuse(self.training.network)

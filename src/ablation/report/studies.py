@@ -293,7 +293,7 @@ def mixes(cell: Cell) -> Iterator[str]:
     for column, what in (
         ("environment.git_commit", "commits"),
         ("environment.torch", "versions of torch"),
-        ("environment.compiled", "modes, compiled and eager"),
+        ("environment.compiled", "modes, fused and not"),
     ):
         if column in cell.runs:
             values = sorted({str(value)[:10] for value in cell.runs[column] if not missing(value)})
