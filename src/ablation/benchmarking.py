@@ -75,8 +75,6 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "contenders": {name: described(m, measured[USUAL]) for name, m in measured.items()},
     }
     console.print(speed_table(options, result["environment"], measured))
-    result["operations_percent"] = operations(default, device)
-    console.print(operations_table(result["operations_percent"]))
     result["costs_percent"] = costs_of_a_run(config, splits, device, measured[DEFAULT].seconds)
     console.print(costs_table(result["costs_percent"]))
     if whole := options.whole_runs if options.whole_runs is not None else WHOLE_RUNS[device.type]:
@@ -84,6 +82,8 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         console.print(end_to_end_line(result["whole_runs"]))
     if device.type == "cuda":
         result["gpu"] = gpu(options, config, splits, device, default, measured[DEFAULT], console)
+    result["operations_percent"] = operations(default, device)  # last: on CUDA a profiler slows what follows it
+    console.print(operations_table(result["operations_percent"]))
     result["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.output, result)
@@ -134,7 +134,8 @@ def described(measured: Measured, baseline: Measured) -> dict[str, Any]:
         "ms_per_step_rounds": [1000 * seconds for seconds in measured.seconds_per_step],
         "ratio_to_usual": {"median": median, "least": least, "greatest": greatest},
         "warm_up_seconds": measured.warm_up_seconds,
-        "peak_bytes": measured.peak_bytes,
+        "held_bytes": measured.held_bytes,
+        "step_bytes": measured.step_bytes,
     }
 
 
@@ -151,7 +152,8 @@ def speed_table(options: argparse.Namespace, where: dict[str, Any], measured: di
         table.add_column(column, justify="right")
     for name, one in measured.items():
         median, least, greatest = one.ratio(measured[USUAL])
-        peak = "" if one.peak_bytes is None else f"{one.peak_bytes / 2**30:.2f}"
+        memory = one.held_bytes + one.step_bytes
+        peak = f"{memory / 2**30:.2f}" if memory else ""
         ratio = f"{median:.2f} ({least:.2f} to {greatest:.2f})"
         speed, ms = f"{one.images_per_second:,.0f}", f"{1000 * one.seconds:.2f}"
         table.add_row(name, speed, ms, ratio, f"{one.warm_up_seconds:.1f}", peak)
@@ -226,7 +228,7 @@ def gpu(
     for column in ("gang", "images/s in all", "times one", "ms a step of all", "peak GiB"):
         table.add_column(column, justify="right")
     for name, one in gangs.items():
-        ratio, peak = one.images_per_second / alone.images_per_second, (one.peak_bytes or 0) / 2**30
+        ratio, peak = one.images_per_second / alone.images_per_second, int(name.split()[0]) * alone.held_bytes / 2**30
         table.add_row(name, f"{one.images_per_second:,.0f}", f"{ratio:.2f}", f"{1000 * one.seconds:.3f}", f"{peak:.2f}")
     console.print(table)
 

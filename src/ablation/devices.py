@@ -1,5 +1,6 @@
 """Where and in which number format a run is executed: picked by themselves, or as asked, or a clear error."""
 
+import gc
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -7,6 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from ablation.errors import UserError
+
+# CUDA's libraries read these once, when they are first used: then it is too late.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
+os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # streams beyond it, 8 otherwise, wait for each other
 
 
 def pick_device(name: str) -> torch.device:
@@ -53,8 +58,6 @@ def set_deterministic(wanted: bool) -> None:
 
     All of it is the process's own state, so every run sets it for itself, and a gang trains only runs of one kind.
     """
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses, saying so
     torch.use_deterministic_algorithms(wanted)
     torch.backends.cudnn.deterministic = wanted
     torch.backends.cudnn.benchmark = not wanted
@@ -87,9 +90,16 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
     """
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.current_stream()
-    # thread_local: another thread of the process (a progress display, a tracker) must not spoil the capture
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        function()
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()  # a graph of an earlier run that is collected during a capture would spoil it
+    try:
+        # thread_local: another thread of the process (a progress display, a tracker) must not spoil it either
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            function()
+    finally:
+        if collecting:
+            gc.enable()
     return graph.replay
 
 
@@ -97,26 +107,27 @@ class Replayed:
     """A function of nothing but what lies on the device: called a few times as it is, then captured and replayed.
 
     The first calls do their work like all others; they let cuDNN choose, optimizers make their state, and Triton
-    compile, none of which can be captured. Without a `capture` every call is the function's own.
+    compile, none of which can be captured. Without a `capture` every call is the function's own. The function is handed
+    over at every call, and not kept: its owner, and with it the memory on the device, is to go when nobody needs it.
     """
 
-    def __init__(self, function: Callable[[], None], capture: "Capture | None") -> None:
-        self.function, self.capture = function, capture
+    def __init__(self, capture: "Capture | None") -> None:
+        self.capture = capture
         self.calls = 0
         self.replay: Callable[[], None] | None = None
 
-    def __call__(self) -> None:
-        """Do it once."""
+    def __call__(self, function: Callable[[], None]) -> None:
+        """Do it once; `function` is always the same."""
         if self.capture is not None and self.replay is None and self.calls >= CALLS_BEFORE_CAPTURE:
             try:
-                self.replay = self.capture(self.function)
+                self.replay = self.capture(function)
             except RuntimeError as error:
                 self.capture = None
                 fault = error.__context__ or error  # a capture that is broken off hides what broke it
                 reason = (str(fault).splitlines() or [type(fault).__name__])[0]
                 print(f"no CUDA graph, going on with one kernel at a time: {reason}", flush=True)
         self.calls += 1
-        (self.replay or self.function)()
+        (self.replay or function)()
 
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]

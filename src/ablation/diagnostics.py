@@ -1,7 +1,9 @@
 """What Figure 7 and Section 4.1 of He et al. 2015 look at: the size of each layer's response and of its gradient.
 
-All of it is measured in float32 on a copy of the network, so that measuring changes nothing.
+All of it is measured in float32 (no TF32 on a GPU) on a copy of the network, so that measuring changes nothing.
 """
+
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +41,7 @@ def response_stds(network: nn.Module, train: Images, normalization: Normalizatio
     norms = {name: norm for name, _, norm in layers_3x3(twin)}
     for name in norms:
         note(name)
-    with torch.no_grad():
+    with torch.no_grad(), float32():
         for batch, _ in batches(train[:RESPONSE_IMAGES], normalization.mean.device):
             twin(normalization(batch))
     stds = {}
@@ -56,7 +58,7 @@ def gradient_norms(network: nn.Module, train: Images, normalization: Normalizati
     twin = plain_copy(network).train()
     twin.zero_grad()
     (images, labels), *_ = batches(train[:GRADIENT_IMAGES], normalization.mean.device)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), float32():
         torch.default_generator.manual_seed(0)  # for dropout in a user's own shortcut: the same at start and end
         F.cross_entropy(twin(normalization(images)), labels).backward()
     norms = {}
@@ -64,3 +66,8 @@ def gradient_norms(network: nn.Module, train: Images, normalization: Normalizati
         assert convolution.weight.grad is not None
         norms[name] = float(convolution.weight.grad.norm())
     return norms
+
+
+def float32() -> AbstractContextManager[None]:
+    """Convolutions as exact as the format, and the same at every call."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

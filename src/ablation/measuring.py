@@ -65,9 +65,11 @@ class Gang:
 
     def take(self, steps: int) -> None:
         """Take optimisation steps."""
+        devices.set_deterministic(self.members[0].deterministic)
         for _ in range(steps):
             for member in self.members:
-                member.take(1)
+                with member.stream:
+                    member.training.advance()
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -144,8 +146,10 @@ class Measured:
     """Building it and the first steps: compiling, choosing algorithms, capturing the graph."""
     seconds_per_step: list[float] = field(default_factory=list)
     """A round each."""
-    peak_bytes: int | None = None
-    """On CUDA, while it was taking steps, with the other contenders in memory."""
+    held_bytes: int = 0
+    """On CUDA, what it keeps: pictures, weights, its graphs' memory."""
+    step_bytes: int = 0
+    """On CUDA, what a step takes beside that and gives back; a graph's step takes nothing."""
 
     @property
     def seconds(self) -> float:
@@ -176,25 +180,37 @@ def in_turn(
     """Build and warm up each contender, then time `rounds` rounds of `steps` steps of each in turn."""
     measured, contenders = {}, {}
     for name, build in builders.items():
+        before = held_bytes(device)
         start = time.perf_counter()
         contenders[name] = build()
         contenders[name].take(devices.CALLS_BEFORE_CAPTURE + 2)
         synchronize(device)
         measured[name] = Measured(pictures[name], time.perf_counter() - start)
+        measured[name].held_bytes = held_bytes(device) - before
         say(f"{name}: ready after {measured[name].warm_up_seconds:.1f} s")
     for number in range(rounds):
         for name, contender in contenders.items():
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
+                before = torch.cuda.memory_allocated(device)
             start = time.perf_counter()
             contender.take(steps)
             synchronize(device)
             measured[name].seconds_per_step.append((time.perf_counter() - start) / steps)
             if device.type == "cuda":
-                measured[name].peak_bytes = torch.cuda.max_memory_allocated(device)
+                measured[name].step_bytes = torch.cuda.max_memory_allocated(device) - before
         speeds = ", ".join(f"{n} {m.pictures_per_step / m.seconds_per_step[-1]:,.0f}" for n, m in measured.items())
         say(f"round {number + 1} of {rounds}: images/s {speeds}")
     return measured, contenders
+
+
+def held_bytes(device: torch.device) -> int:
+    """Device memory that the process keeps, graphs' own pools included; what is only cached is given back first."""
+    if device.type != "cuda":
+        return 0
+    synchronize(device)
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_reserved(device)
 
 
 def synchronize(device: torch.device) -> None:
@@ -234,6 +250,8 @@ def operations(contender: Ours, device: torch.device, steps: int = 3) -> dict[st
         synchronize(device)
     times: dict[str, float] = {}
     for event in profiled.key_averages():
+        if on_gpu and (event.device_type != DeviceType.CUDA or event.is_user_annotation):
+            continue  # an operation of the host, whose kernels are events of their own
         spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         if spent > 0:
             times[event.key] = times.get(event.key, 0.0) + spent
@@ -246,7 +264,7 @@ def kernels_per_step(contender: Ours, device: torch.device) -> int:
     with contender.stream, profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiled:
         contender.training.device_step()
         synchronize(device)
-    on_device = [event for event in profiled.events() if event.device_type == DeviceType.CUDA]
+    on_device = [e for e in profiled.events() if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
     return sum(not event.name.startswith(("Memcpy", "Memset")) for event in on_device)
 
 
@@ -277,7 +295,7 @@ def bytes_per_step(network: nn.Module, images: Tensor, itemsize: int) -> int:
     return PASSES * values * itemsize + 6 * 4 * weights  # weight, momentum and gradient, in and out
 
 
-def copy_bandwidth(device: torch.device, size: int = 1 << 28) -> float:
+def copy_bandwidth(device: torch.device, size: int = 1 << 32) -> float:
     """Bytes a second that a large copy on the device reads and writes, best of ten."""
     source = torch.empty(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)

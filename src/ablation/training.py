@@ -90,7 +90,7 @@ class Training:
         self.first_bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
         self.steps_summed = 0
         self.capture = capture
-        self.run_step = Replayed(self.device_step, capture)
+        self.replayed = Replayed(capture)
         self.evaluators: dict[int, Evaluator] = {}
 
     @property
@@ -122,10 +122,13 @@ class Training:
         """Take one optimisation step; begin an epoch first if one is due."""
         if self.epoch_begun != self.step // self.steps_per_epoch:
             self.begin_epoch()
-        # The loop draws nothing from torch's global generator, but dropout in a user's own shortcut does.
-        torch.set_rng_state(self.random_state)
-        self.run_step()
-        self.random_state = torch.get_rng_state()
+        if self.replayed.replay is None:
+            # The loop draws nothing from torch's global generator, but dropout in a user's own shortcut does.
+            torch.set_rng_state(self.random_state)
+            self.replayed(self.device_step)
+            self.random_state = torch.get_rng_state()
+        else:
+            self.replayed(self.device_step)
         self.step += 1
         self.steps_summed += 1
 
@@ -220,7 +223,7 @@ class Training:
         if state.get("device_rng") is not None and self.device.type != "cpu":
             self.device_module.set_rng_state(state["device_rng"])
         self.epoch_begun = -1  # its order and draws follow from (seed, epoch)
-        self.run_step = Replayed(self.device_step, self.capture)  # the optimizer's tensors are others now
+        self.replayed = Replayed(self.capture)  # the optimizer's tensors are others now
 
 
 class Evaluator:
@@ -240,7 +243,11 @@ class Evaluator:
         self.images = Images(images.images.to(device), images.labels.to(device))
         self.loss = torch.zeros((), device=device)
         self.confusion: Tensor | None = None  # made when the network says how many classes there are
-        self.run = Replayed(self.device_run, capture)
+        self.replayed = Replayed(capture)
+
+    def run(self) -> None:
+        """Have the device do it."""
+        self.replayed(self.device_run)
 
     def device_run(self) -> None:
         """Sum loss and confusion over the set, in evaluation mode; the network's mode is put back."""

@@ -5,6 +5,7 @@ of one CUDA graph, so a single thread of the host feeds all of them. A run is th
 has its own folder, record, log and failure, and on the CPU it comes out bit-identical to the same run alone.
 """
 
+import gc
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -93,6 +94,7 @@ class Gang:
         else:
             return
         self.members.remove(member)
+        gc.collect()  # what an exception's traceback still holds: the memory on the device is for the next run
 
     def emptiest(self, device: torch.device, asked: str) -> torch.device:
         """The GPU with the fewest runs, if any one will do; else `device`."""
