@@ -329,6 +329,19 @@ def test_an_evaluation_asks_nothing_of_the_host() -> None:
     assert int(first.confusion.sum()) == 40
 
 
+@pytest.mark.parametrize("overrides", [(), ("shortcut=B", "optimizer=adam"), ("model.residual=false",)])
+def test_weights_that_are_converted_at_once_are_those_of_autocast(overrides: tuple[str, ...]) -> None:
+    """Bit for bit, over some steps."""
+    at_once, by_layer = (training_of(small(*overrides), "bfloat16") for _ in range(2))
+    by_layer.converted = []
+    for _ in range(6):
+        at_once.advance()
+        by_layer.advance()
+    assert len(at_once.converted) > 7
+    for name, value in by_layer.network.state_dict().items():
+        assert torch.equal(value, at_once.network.state_dict()[name]), name
+
+
 def test_fast_and_reference_steps_agree() -> None:
     """From the same weights and batch: losses within bfloat16's rounding, gradients nearly parallel."""
     config = small("data.batch_size=32")

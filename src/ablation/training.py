@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.func import functional_call
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
@@ -75,6 +77,12 @@ class Training:
         self.normalization, self.augmentation = normalization.to(self.device), augmentation
         self.batch_size, self.seed = batch_size, seed
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, precision == "bfloat16", cache_enabled=False)
+        self.converted = [
+            f"{path}.{name}" if path else name
+            for path, module in network.named_modules()
+            if isinstance(module, nn.Conv2d | nn.Linear)
+            for name, _ in module.named_parameters(recurse=False)
+        ]
         self.random_state = torch.Generator().manual_seed(seed).get_state()
         self.steps_per_epoch = len(train) // batch_size
         self.originals = train.images
@@ -141,7 +149,8 @@ class Training:
         images = self.augmentation(images, {name: values[at] for name, values in self.draws.items()})
         labels = self.labels[chosen]
         with self.autocast:
-            logits = self.network(images.contiguous(memory_format=torch.channels_last))
+            images = images.contiguous(memory_format=torch.channels_last)
+            logits = functional_call(self.network, self.cast_weights(), (images,))
             loss = F.cross_entropy(logits.float(), labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -154,6 +163,13 @@ class Training:
         bad = ~torch.isfinite(loss.detach()) & (self.first_bad_step < 0)
         self.first_bad_step.copy_(torch.where(bad, self.schedule.step, self.first_bad_step))
         self.schedule.end(wrong / self.batch_size)
+
+    def cast_weights(self) -> dict[str, Tensor]:
+        """What autocast would convert layer by layer, all at once: two kernels in place of two a layer."""
+        if not self.converted or not torch.is_autocast_enabled(self.device.type):
+            return {}
+        weights = [self.network.get_parameter(name) for name in self.converted]
+        return dict(zip(self.converted, ToBFloat16.apply(*weights), strict=True))
 
     def penalty(self) -> Tensor | float:
         """The loss's L2 term at this step, if the schedule watches it."""
@@ -224,6 +240,23 @@ class Training:
             self.device_module.set_rng_state(state["device_rng"])
         self.epoch_begun = -1  # its order and draws follow from (seed, epoch)
         self.replayed = Replayed(self.capture)  # the optimizer's tensors are others now
+
+
+class ToBFloat16(torch.autograd.Function):
+    """Tensors in float32 -> the same in bfloat16, and their gradients back."""
+
+    @staticmethod
+    def forward(ctx: Any, *weights: Tensor) -> tuple[Tensor, ...]:
+        results = [torch.empty_like(weight, dtype=torch.bfloat16) for weight in weights]
+        torch._foreach_copy_(results, weights)
+        return tuple(results)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        results = [torch.empty_like(gradient, dtype=torch.float32) for gradient in gradients]
+        torch._foreach_copy_(results, gradients)
+        return tuple(results)
 
 
 class Evaluator:
