@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from records_factory import digits_quickstart, paper_study, record, write, write_all
 
@@ -332,3 +333,10 @@ def test_a_filter_that_fits_nothing_says_what_there_is(filters: list[str], messa
     with pytest.raises(UserError) as caught:
         select(read([tmp_path]).runs, filters)
     assert message in str(caught.value)
+
+
+def test_option_a_is_the_usual_one_with_its_zeros_at_the_end_whatever_came_first() -> None:
+    keys = [{"model.residual": True, "shortcut.name": "A", "shortcut.zeros": zeros} for zeros in ("split", "end")]
+    others = [{"model.residual": True, "shortcut.name": "B"}] * 3
+    runs = pd.DataFrame({"cell_keys": [*others, keys[0], keys[0], keys[1]]})
+    assert studies.main_shortcut(runs) == {"shortcut.name": "A", "shortcut.zeros": "end"}
