@@ -16,7 +16,7 @@ from records_factory import digits_quickstart, paper_study, record, write, write
 from ablation.errors import UserError
 from ablation.report.evidence import read, read_history
 from ablation.report.filters import select
-from ablation.report.studies import Study, studies
+from ablation.report.studies import Study, main_shortcut, studies
 from ablation.report.tables import ablation_tables
 
 
@@ -339,4 +339,4 @@ def test_option_a_is_the_usual_one_with_its_zeros_at_the_end_whatever_came_first
     keys = [{"model.residual": True, "shortcut.name": "A", "shortcut.zeros": zeros} for zeros in ("split", "end")]
     others = [{"model.residual": True, "shortcut.name": "B"}] * 3
     runs = pd.DataFrame({"cell_keys": [*others, keys[0], keys[0], keys[1]]})
-    assert studies.main_shortcut(runs) == {"shortcut.name": "A", "shortcut.zeros": "end"}
+    assert main_shortcut(runs) == {"shortcut.name": "A", "shortcut.zeros": "end"}
