@@ -56,11 +56,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             raise UserError(f"--{name.replace('_', '-')}", getattr(options, name), "must be a positive whole number")
     if options.batch_size < 2 or options.batch_size > 10_000:
         raise UserError("--batch-size", options.batch_size, "must be a whole number from 2 to 10000")
-    for name in ("workers", "whole_runs"):
-        if (getattr(options, name) or 0) < 0:
-            raise UserError(
-                f"--{name.replace('_', '-')}", getattr(options, name), "must be zero or a positive whole number"
-            )
+    if options.workers < 0:
+        raise UserError("--workers", options.workers, "must be zero or a positive whole number")
+    if options.whole_runs is not None and (options.whole_runs < 0 or options.whole_runs == 1):
+        raise UserError("--whole-runs", options.whole_runs, "must be zero or a whole number from 2 on")
     if not all(part.isdecimal() and int(part) > 0 for part in options.gangs.split(",")):
         raise UserError("--gangs", options.gangs, "must be positive whole numbers, joined by commas")
     if options.output.is_dir():

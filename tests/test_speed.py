@@ -421,6 +421,7 @@ def shallow(batch_size: int, *overrides: str) -> Config:
     [
         (["--rounds", "0"], "--rounds=0: must be a positive whole number"),
         (["--whole-runs", "-1"], "--whole-runs=-1: must be zero or"),
+        (["--whole-runs", "1"], "--whole-runs=1: must be zero or a whole number from 2 on"),
         (["--model", "resnet21"], "--model=resnet21: no such choice"),
         (["--gangs", "1,x"], "--gangs=1,x: must be"),
         (["--bla"], "unrecognized arguments: --bla"),

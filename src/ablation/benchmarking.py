@@ -218,7 +218,7 @@ def gpu(
     console: Console,
 ) -> dict[str, Any]:
     """Gangs, kernels a step, and the share of the bandwidth floor."""
-    sizes = [int(size) for size in options.gangs.split(",")]
+    sizes = list(dict.fromkeys(int(size) for size in options.gangs.split(",")))
     members = [default, *(Ours(config, splits, device) for _ in range(max(sizes) - 1))]
     builders: dict[str, Callable[[], Contender]] = {f"{size} at once": partial(Gang, members[:size]) for size in sizes}
     counts = {f"{size} at once": size * options.batch_size for size in sizes}
@@ -227,8 +227,8 @@ def gpu(
     table = Table(title="Networks at once, a CUDA stream each", title_justify="left")
     for column in ("gang", "images/s in all", "times one", "ms a step of all", "peak GiB"):
         table.add_column(column, justify="right")
-    for name, one in gangs.items():
-        ratio, peak = one.images_per_second / alone.images_per_second, int(name.split()[0]) * alone.held_bytes / 2**30
+    for size, (name, one) in zip(sizes, gangs.items(), strict=True):
+        ratio, peak = one.images_per_second / alone.images_per_second, size * alone.held_bytes / 2**30
         table.add_row(name, f"{one.images_per_second:,.0f}", f"{ratio:.2f}", f"{1000 * one.seconds:.3f}", f"{peak:.2f}")
     console.print(table)
 

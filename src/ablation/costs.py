@@ -1,6 +1,7 @@
 """What a run adds to its steps: record, history, checkpoints, progress, tracker; part by part, and as a whole."""
 
 import io
+import math
 import statistics
 import tempfile
 import time
@@ -144,16 +145,20 @@ def bare_run(config: Config, splits: Splits, device: torch.device) -> Phases:
 
 
 def phases_of(steps: Iterator[None], training: Training, last: int) -> Phases:
-    """Exhaust `steps`, which advance `training` up to the step `last`."""
+    """Exhaust `steps`, which advance `training` up to the step `last`, 2 or more."""
     device = training.device
     clock = time.process_time if device.type == "cpu" else time.perf_counter
-    times = [clock()]
-    for _ in steps:
-        if training.step in (1, last) and len(times) < 2 + (training.step == last):
-            synchronize(device)
-            times.append(clock())
-    synchronize(device)
-    times.append(clock())
+
+    def now() -> float:
+        synchronize(device)
+        return clock()
+
+    times = [now()]
+    for until in (1, last, math.inf):
+        for _ in steps:
+            if training.step == until:
+                break
+        times.append(now())
     return Phases(*(after - before for before, after in pairwise(times)))
 
 

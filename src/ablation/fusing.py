@@ -1,10 +1,10 @@
 """Batch norm, the sum with a shortcut and ReLU as one operation: in C++ on a CPU, in Triton on a GPU.
 
 Eager, they are three operations, each of which reads and writes all of its input, forward and backward: 28 % of a step
-of ResNet-20 on a CPU with AVX512-BF16 (torch's profiler, one thread), and most of a step's kernels on a GPU.
-torch.compile was tried up to commit e103d4e and was no help: of the modules themselves it made Welford's recurrence,
-slower than eager, and what it made of plain sums took half a minute to three minutes to build, was slower than
-`cpu_kernels.cpp`, and more kernels than `gpu_kernels.py`. Convolutions stay the library's.
+of ResNet-20 on a CPU with AVX512-BF16 (torch's profiler, one thread). torch.compile was tried up to commit e103d4e and
+was no help: of the modules themselves it made Welford's recurrence, slower than eager, and what it made of plain sums
+took half a minute to three minutes to build, was slower than `cpu_kernels.cpp`, and more kernels than `gpu_kernels.py`.
+Convolutions stay the library's.
 
 Bounds, tested where mean and standard deviation are of one size: in float32 it agrees with torch's batch norm to 1e-5,
 in bfloat16 to the rounding of its output.

@@ -1,10 +1,9 @@
 """Batch norm, the sum with a shortcut and ReLU for a GPU, in Triton: two kernels forward, two backward.
 
-At the size of CIFAR-10 a step is bound by the number of its kernels, not by their work. torch's own modules need 3 or 4
-forward and 3 backward; torch.compile makes 5 and 5 of these formulas (torch 2.15, generated for compute capability
-9.0), because a sum over all pixels is done in stages, each a kernel. Here the first kernel leaves one partial sum a
-program, so few that each program of the second adds them all up again for itself: no atomics, no order that changes
-from run to run, nothing to wait for.
+Few kernels, because at the size of CIFAR-10 each has little work. torch.compile makes 5 and 5 of these formulas (torch
+2.15, generated for compute capability 9.0), because a sum over all pixels is done in stages, each a kernel. Here the
+first kernel leaves one partial sum a program, so few that each program of the second adds them all up again for itself:
+no atomics, no order that changes from run to run, nothing to wait for.
 
 All pictures are channels_last, that is (rows, channels) in memory with rows = N H W; sums are float32. The formulas are
 those of Ioffe & Szegedy 2015 (arXiv 1502.03167, Sec. 3). Triton is imported here, so this module is imported only where

@@ -78,7 +78,7 @@ class Training:
         self.batch_size, self.seed = batch_size, seed
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, precision == "bfloat16", cache_enabled=False)
         self.converted = [
-            f"{path}.{name}" if path else name
+            f"{path}.{name}"
             for path, module in network.named_modules()
             if isinstance(module, nn.Conv2d | nn.Linear)
             for name, _ in module.named_parameters(recurse=False)
@@ -130,13 +130,12 @@ class Training:
         """Take one optimisation step; begin an epoch first if one is due."""
         if self.epoch_begun != self.step // self.steps_per_epoch:
             self.begin_epoch()
-        if self.replayed.replay is None:
-            # The loop draws nothing from torch's global generator, but dropout in a user's own shortcut does.
+        replays = self.replayed.replay is not None
+        if not replays:  # the loop draws nothing from torch's global generator, but dropout in a user's shortcut does
             torch.set_rng_state(self.random_state)
-            self.replayed(self.device_step)
+        self.replayed(self.device_step)
+        if not replays:
             self.random_state = torch.get_rng_state()
-        else:
-            self.replayed(self.device_step)
         self.step += 1
         self.steps_summed += 1
 
