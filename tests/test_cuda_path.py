@@ -5,6 +5,7 @@ never moved in silence. What kernels compute, and what a capture refuses beyond 
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from conftest import needs_compiler
 from hydra.utils import get_object
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ablation import config as configuration
 from ablation import cpu_kernels, data, fusing
@@ -118,6 +120,48 @@ def test_a_fake_gpu_tells_a_stray_tensor_and_a_question(fake: FakeTensorMode) ->
         there + torch.zeros(4)
     with pytest.raises(DataDependentOutputException):
         there.sum().item()
+
+
+# From torch's documentation of use_deterministic_algorithms (2.6 to 2.15): what has no deterministic form on CUDA.
+NEVER_DETERMINISTIC = re.compile(
+    r"avg_pool3d_backward|_?adaptive_avg_pool[23]d_backward|adaptive_max_pool[23]d_backward|max_unpool.*"
+    r"|fractional_max_pool.*|_?upsample_.*linear.*_backward|_?upsample_bicubic.*_backward|reflection_pad.*_backward"
+    r"|replication_pad.*_backward|max_pool3d.*_backward|nll_loss2d.*|_ctc_loss.*|_cudnn_ctc_loss.*|_embedding_bag.*"
+    r"|put_?|histc|bincount|median|kthvalue|grid_sampler_.*_backward|scatter_reduce_?"
+)
+
+
+class Operations(TorchDispatchMode):
+    """Notes the name of each operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+EVERYTHING = [
+    f"{group}={path.stem}"
+    for group in ("optimizer", "schedule", "augmentation", "shortcut")
+    for path in sorted((configuration.ROOT / "conf" / group).glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize("choice", EVERYTHING)
+def test_the_reference_asks_for_nothing_that_cuda_cannot_repeat(choice: str) -> None:
+    """Else a GPU would refuse the step, or not resume bit-identically. Traced on the CPU, backward as well."""
+    made = splits()
+    normalization = data.fit_normalization("pixel_mean", made.train)
+    config = configuration.compose([*SMALL, "trainer=reference", choice])
+    training = build_training(config, made, normalization, torch.device("cpu"), "float32")
+    with Operations() as operations:
+        training.advance()
+        training.evaluate(made.test)
+    assert {"convolution_backward", "nll_loss_backward"} <= operations.names
+    assert [name for name in sorted(operations.names) if NEVER_DETERMINISTIC.fullmatch(name)] == []
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
