@@ -6,7 +6,7 @@ EXTRAS ?= test
 BIN := .venv/bin
 INSTALLED := .venv/.installed-$(EXTRAS)
 
-.PHONY: quickstart test test-long check format lock
+.PHONY: quickstart test test-long test-cuda check format lock
 
 quickstart: $(INSTALLED)  ## four small networks on the digits, tables and a report: under two minutes
 	$(BIN)/python src/train.py sweep=quickstart
@@ -16,6 +16,9 @@ test: $(INSTALLED)  ## the tests that take seconds, on all cores
 
 test-long: $(INSTALLED)  ## the ones that take minutes, a browser, Slurm, or kill processes (5: there are none)
 	$(BIN)/python -m pytest -m "slow or chromium or slurm or fault" || [ $$? -eq 5 ]
+
+test-cuda: $(INSTALLED)  ## on a GPU only: the captured step, and that a run resumed there is bit-identical
+	$(BIN)/python -m pytest -m cuda
 
 check: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check

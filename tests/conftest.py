@@ -16,6 +16,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 RESTORE = REPOSITORY.parent / "shared" / "cifar10" / "restore.py"  # writes the official files from a local copy
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked `cuda` where there is none."""
+    if item.get_closest_marker("cuda"):
+        import torch  # not above: it reads OMP_NUM_THREADS when it is imported
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session")
 def cifar10_root() -> Path:
     """A `data.root` that holds the official CIFAR-10: CIFAR10_ROOT if set, else restored once into tests/.cache/."""

@@ -237,7 +237,7 @@ def test_one_graph_without_breaks(name: str) -> None:
     torch.testing.assert_close(compiled(images, draws), augmentation(images, draws))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_captured_in_a_cuda_graph(name: str) -> None:
     augmentation, images = AUGMENTATIONS[name], batch(128, (32, 32))

@@ -29,14 +29,15 @@ RECIPES = {
     ),
     "reference": ("trainer=reference", "model.residual=false"),
 }
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 ON_CUDA = {
     f"{name}, on CUDA": (*recipe, "trainer=reference", "trainer.device=cuda") for name, recipe in RECIPES.items()
 }
 RECIPES |= ON_CUDA
 
 
-@pytest.mark.parametrize("recipe", [pytest.param(name, marks=[NEEDS_CUDA] * (name in ON_CUDA)) for name in RECIPES])
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=[pytest.mark.cuda] * (name in ON_CUDA)) for name in RECIPES]
+)
 def test_cut_off_anywhere(recipe: str, tmp_path: Path) -> None:
     undisturbed, disturbed = (runs.small(tmp_path / name, *RECIPES[recipe]) for name in ("undisturbed", "disturbed"))
     assert runs.finish(undisturbed).state == "done"

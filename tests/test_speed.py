@@ -262,7 +262,7 @@ def test_a_checkpoint_is_captured_anew() -> None:
     assert captures.calls == 2, "the optimizer has other tensors after load_state_dict"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_on_a_gpu_a_step_is_a_graph_that_does_what_eager_steps_do() -> None:
     """20 steps each way from the same weights; kernels that add up in another order differ in the last bits."""
     made, device = splits(), torch.device("cuda", 0)
