@@ -90,33 +90,27 @@ def publish(runs: Path, reference: Path) -> int:
 def renew_pages() -> None:
     """Make the report of all reference studies, and put its tables and figures into the two README files."""
     report = make_report([REFERENCE], ROOT / "results" / "report", formats=["md", "figures"]).with_name("report.md")
-    lines = report.read_text().splitlines()
-    pictures = re.findall(r"\(figures/(\S+)\.png\)", report.read_text())
+    text = report.read_text()
+    pictures = re.findall(r"\(figures/(\S+)\.png\)", text)
     shutil.rmtree(PICTURES, ignore_errors=True)
     PICTURES.mkdir(parents=True)
     for picture in pictures:
         shutil.copyfile(report.parent / "figures" / f"{picture}.svg", PICTURES / f"{picture}.svg")
-    whole = re.sub(r"!\[.*?\]\(figures/(\S+)\.png\)", r"![\1](../docs/images/reference/\1.svg)", "\n".join(lines[1:]))
-    replace_generated(ROOT / "results" / "README.md", whole)
-    replace_generated(ROOT / "README.md", "\n".join(excerpt(lines)))
+    whole = re.sub(r"!\[.*?\]\(figures/(\S+)\.png\)", r"![\1](../docs/images/reference/\1.svg)", text)
+    replace_generated(ROOT / "results" / "README.md", whole.partition("\n")[2])
+    replace_generated(ROOT / "README.md", excerpt(text))
 
 
-def excerpt(lines: list[str]) -> list[str]:
-    """Of the report's Markdown: each setting's heading, first table, and figure of error against depth."""
-    kept: list[str] = []
-    in_first_table = False
-    for before, line in zip(["", *lines], lines, strict=False):
-        if line.startswith("### "):
-            kept += ["", f"**{line[4:]}**", ""]
-        elif line.startswith("| Network"):
-            in_first_table = True
-        if in_first_table and line.startswith("|"):
-            kept.append(line)
-        elif before.startswith("|"):
-            in_first_table = False
-        if found := re.search(r"\(figures/(\S+-depth)\.png\)", line):
-            kept += ["", f"![Error against depth](docs/images/reference/{found[1]}.svg)"]
-    return kept
+def excerpt(page: str) -> str:
+    """Of the report's Markdown: what compares depths, CIFAR-10 first; of each its heading, first table and figure."""
+    kept = []
+    for section in re.split(r"^###? ", page, flags=re.MULTILINE)[1:]:
+        heading = section.partition("\n")[0]
+        table = re.search(r"^\| Network.*\n(?:\|.*\n)+", section, re.MULTILINE)
+        if table and (figure := re.search(r"\(figures/(\S+-depth)\.png\)", section)):
+            picture = f"![Error against depth](docs/images/reference/{figure[1]}.svg)"
+            kept.append(f"**{heading}**\n\n{table[0]}\n{picture}")
+    return "\n\n".join(sorted(kept, key=lambda text: not text.startswith("**cifar10 ")))
 
 
 def replace_generated(page: Path, text: str) -> None:
