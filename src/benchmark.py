@@ -21,6 +21,7 @@ from rich.console import Console
 from ablation.command_line import fail, spin_briefly
 from ablation.config import ROOT
 from ablation.errors import UserError, no_such
+from ablation.streams import make_unbreakable
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,6 +79,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    make_unbreakable()
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as mistake:

@@ -15,6 +15,7 @@ from typing import NoReturn
 from ablation.errors import UserError
 from ablation.report import terminal
 from ablation.report.reporting import DEFAULT_OUTPUT, DEFAULT_PATHS, FORMATS, gather, watch, write
+from ablation.streams import make_unbreakable
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,4 +79,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    make_unbreakable()
     sys.exit(main(sys.argv[1:]))

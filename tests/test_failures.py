@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import torch
 
 from ablation import checkpoints
 from ablation.errors import UserError
+from ablation.files import read_json
 from ablation.interrupts import PROCESS_STARTED, Interrupts
 from ablation.run import advance
 from ablation.training import Training
@@ -192,6 +195,32 @@ def test_closed_generators_leave_lock_and_files(tmp_path: Path) -> None:
     assert runs.status_of(folder)["status"] == "interrupted"
     open_files = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if exists(fd)]
     assert not [path for path in open_files if str(tmp_path) in path]
+
+
+BROKEN = {
+    "a full disk": "{} > /dev/full 2>&1",
+    "a reader that is gone": "{} 2>&1 | true",
+    "closed": "{} <&- >&- 2>&-",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_run_does_not_depend_on_who_reads_its_lines(how: str, tmp_path: Path) -> None:
+    """Both jobs of a sweep: the first must not fail of it, nor keep the second from being begun."""
+    arguments = ["-m", *runs.SMALL, f"results={tmp_path}", "seed=0,1", "trainer.progress=null"]
+    command = shlex.join([sys.executable, str(runs.TRAIN), *arguments])
+    whole = f"set -o pipefail; {BROKEN[how].format(command)}"
+    assert subprocess.run(["bash", "-c", whole], check=False, timeout=300).returncode == 0
+    assert [runs.status_of(folder)["status"] for folder in (tmp_path / "runs").iterdir()] == ["done", "done"]
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Look ten times a second, for a minute at most."""
+    for _ in range(600):
+        if true():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it never came")
 
 
 def exists(descriptor: str) -> bool:
@@ -404,6 +433,63 @@ def test_damaged_record_is_kept_and_the_run_begins_anew(tmp_path: Path, capsys: 
     assert runs.essence(runs.folder_of(tmp_path)) == expected
 
 
+MADE_WORSE = {
+    "no step": {"step": None},
+    "a step in words": {"step": "ten"},
+    "no metrics": {"metrics": {}},
+    "an error in words": {"metrics": {"train_error": "low", "test_error": 1.0, "selected_test_error": 1.0}},
+    "no configuration": {"config": 5},
+}
+
+
+@pytest.mark.parametrize("how", MADE_WORSE)
+def test_a_record_that_a_hand_was_at_is_a_damaged_one(how: str, tmp_path: Path) -> None:
+    runs.finish(runs.small(tmp_path))
+    folder = runs.folder_of(tmp_path)
+    edit(folder / "record.json", **MADE_WORSE[how])
+    (folder / "status.json").unlink()
+    assert runs.finish(runs.small(tmp_path)).state == "done"
+    assert len(list((tmp_path / "replaced").iterdir())) == 1
+
+
+def test_brackets_without_end_are_no_record(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text("[" * 100_000)
+    assert read_json(tmp_path / "record.json") is None
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2, 3])
+def test_killed_while_it_set_a_run_aside(moved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest is moved to the same place later; what is half gone never passes for a finished run."""
+    runs.finish(runs.small(tmp_path))
+    before = runs.essence(runs.folder_of(tmp_path))
+    really, moves = shutil.move, iter(range(100))
+
+    def move(source: Path, target: Path) -> None:
+        if next(moves) == moved:
+            raise KeyboardInterrupt
+        really(source, target)
+
+    monkeypatch.setattr(shutil, "move", move)
+    with pytest.raises(KeyboardInterrupt):
+        runs.finish(runs.small(tmp_path, "overwrite=true"))
+    monkeypatch.undo()
+    assert runs.finish(runs.small(tmp_path)).state == "done"
+    (aside,) = (tmp_path / "replaced").iterdir()
+    for folder in (aside, runs.folder_of(tmp_path)):
+        assert runs.essence(folder)["record"] == before["record"]
+        assert runs.essence(folder)["history"] == before["history"]
+    assert not (runs.folder_of(tmp_path) / "moving_to").exists()
+
+
+def test_a_history_that_was_deleted_is_whole_in_the_end(tmp_path: Path) -> None:
+    steps = runs.started(runs.small(tmp_path))
+    for _ in range(7):
+        next(steps)
+    (runs.folder_of(tmp_path) / "history.jsonl").unlink()
+    assert runs.end_of(steps).state == "done"
+    assert [row["step"] for row in runs.essence(runs.folder_of(tmp_path))["history"]] == [5, 10, 12]
+
+
 def test_finished_by_another_process_in_the_meantime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other one ends between our look at the record and our taking the lock: nothing is trained twice."""
     config = runs.small(tmp_path / "here")
@@ -432,3 +518,21 @@ def test_a_killed_process_holds_no_lock(tmp_path: Path, started: Start) -> None:
     assert runs.status_of(folder)["status"] == "running"
     runs.cut_off(runs.small(tmp_path, "schedule.steps=4000"), after=1)
     assert str(os.getpid()) in (folder / "lock").read_text()
+
+
+def test_a_signal_with_nobody_to_tell(tmp_path: Path, started: Start) -> None:
+    """Ctrl-C ends the reader of `train.py 2>&1 | tee log` as well; there is a checkpoint all the same."""
+    reader, writer = os.pipe()
+    process = started(
+        *runs.SMALL, f"results={tmp_path}", "schedule.steps=5000", "trainer.progress=null", stdout=writer, stderr=writer
+    )
+    os.close(writer)
+    with open(reader, "rb", buffering=0) as lines:
+        assert lines.read(1)  # it trains; then the reader goes
+    wait_until(lambda: (tmp_path / "runs").exists() and (runs.folder_of(tmp_path) / "checkpoint.pt").exists())
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 75
+    status = runs.status_of(runs.folder_of(tmp_path))
+    assert "left at step" in status["message"]
+    state = checkpoints.read(runs.folder_of(tmp_path) / checkpoints.NEWEST)
+    assert state["training"]["step"] == status["step"]

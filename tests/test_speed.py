@@ -141,6 +141,21 @@ def test_kernels_are_built_once(nothing_built: Path, monkeypatch: pytest.MonkeyP
 
 
 @needs_compiler
+@pytest.mark.parametrize("part", [0, 0.5, 0.999])
+def test_kernels_that_a_full_disk_cut_short_are_built_again(nothing_built: Path, part: float) -> None:
+    """The loader would die of a library that ends in the middle, without a word."""
+    assert fusing.kernel_fault(CPU) is None
+    (library,) = (nothing_built / "ablation").iterdir()
+    data = library.read_bytes()
+    library.unlink()  # this process has it loaded
+    library.write_bytes(data[: int(part * len(data))])
+    cpu_kernels.library.cache_clear()
+    assert fusing.kernel_fault(CPU) is None
+    assert cpu_kernels.whole(library)
+    assert len(library.read_bytes()) == len(data)
+
+
+@needs_compiler
 def test_a_home_that_cannot_be_written_is_no_hindrance(nothing_built: Path) -> None:
     (nothing_built / "ablation").write_text("a file in the folder's place")
     assert fusing.kernel_fault(CPU) is None

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ablation.config import ROOT, Config
 from ablation.errors import UserError, no_such
 from ablation.outcome import Outcome
+from ablation.streams import make_unbreakable
 
 USER_MISTAKE = 2
 """Exit status of a run that was never begun because the input was wrong."""
@@ -31,6 +32,7 @@ def hydra_command(main: Callable[[], Any]) -> None:
     """Run a `@hydra.main` function as the whole program, with the exit status of its outcome."""
     sys.path.insert(0, str(ROOT / "src"))  # Hydra looks for plugins here, workers for the package
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    make_unbreakable()
     spin_briefly()
     asked = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -24,6 +24,10 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 
 
+DIGEST = hashlib.sha256().digest_size
+"""Bytes behind the library's end."""
+
+
 @cache
 def library() -> ctypes.CDLL:
     """The kernels, built if need be. Raises OSError or RuntimeError, in a line, where they cannot be."""
@@ -37,7 +41,8 @@ def library() -> ctypes.CDLL:
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "ablation"
     with suppress(OSError):
         home.mkdir(parents=True, exist_ok=True)
-        if not (home / name).exists():
+        if not whole(home / name):
+            (home / name).unlink(missing_ok=True)
             build(compiler, home / name)
         return ctypes.CDLL(str(home / name))
     with tempfile.TemporaryDirectory() as folder:  # no home to write to; once loaded, the file may go
@@ -54,6 +59,12 @@ def processor() -> str:
     return platform.machine() + platform.processor() + platform.node()
 
 
+def whole(path: Path) -> bool:
+    """Whether `build` has made this file and nothing has cut it short since: the loader would die of that."""
+    data = path.read_bytes() if path.exists() else b""
+    return hashlib.sha256(data[:-DIGEST]).digest() == data[-DIGEST:]
+
+
 def build(compiler: list[str], target: Path) -> None:
     """Compile and link to `target`, which appears when it is whole. Raises RuntimeError with the compiler's first line.
 
@@ -68,6 +79,11 @@ def build(compiler: list[str], target: Path) -> None:
             ctypes.CDLL(str(linked))
         except OSError:  # a torch whose OpenMP library is another one
             run([*compiler, "-shared", "-fopenmp", str(compiled), "-o", str(linked)])
+        with open(linked, "r+b") as file:
+            digest = hashlib.sha256(file.read()).digest()
+            file.write(digest)  # behind the library's end, where the loader does not look
+            file.flush()
+            os.fsync(file.fileno())
         with suppress(FileExistsError):  # never replaced: on a network file system another machine may have it loaded
             os.link(linked, target)
 

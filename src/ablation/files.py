@@ -67,7 +67,7 @@ def read_json(path: Path) -> Any:
     """The value in the file, or None if it is missing or broken."""
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -26,6 +26,9 @@ from ablation.config import SCHEMA, Config
 from ablation.errors import UserError
 from ablation.files import cannot_write, read_json, remove_temporary, write_atomically, write_json
 
+MOVING = "moving_to"
+"""Names the folder in results/replaced/ to which a run's files are being moved: until then it is not a finished run."""
+
 
 class Busy(Exception):
     """Another process trains this run; the message says which."""
@@ -42,6 +45,11 @@ class RunFolder:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def moving(self) -> bool:
+        """Whether a process was killed while it set the folder's files aside."""
+        return (self.path / MOVING).exists()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -80,8 +88,9 @@ class RunFolder:
     def record(self) -> dict[str, Any] | None:
         """The record of the finished run, or None; a damaged one counts as none."""
         record = read_json(self.path / "record.json")
-        whole = isinstance(record, dict) and record.get("id") == self.identity and "metrics" in record
-        return record if whole else None
+        if self.moving or not is_record(record) or record["id"] != self.identity:
+            return None
+        return dict(record)
 
     def tidy(self) -> None:
         """Finish what a process killed behind its record left undone: status, checkpoints, temporary files."""
@@ -101,7 +110,9 @@ class RunFolder:
 
         `overwrite` starts a run anew once: cut off and started again, such a run goes on like any other.
         """
-        found = [path for path in self.path.iterdir() if path.name != "lock"]
+        found = [path for path in self.path.iterdir() if path.name not in ("lock", MOVING)]
+        if self.moving:
+            return found
         broken = self.path / "record.json"
         begun_anew = read_yaml(self.path / "config.yaml").get("overwrite") is True
         unreadable = checkpoints.present(self.path) and not checkpoints.any_whole(self.path)
@@ -112,13 +123,17 @@ class RunFolder:
         return [broken] if checkpoints.present(self.path) else found
 
     def set_aside(self, paths: list[Path]) -> Path:
-        """Move files to results/replaced/ and return where they are; the record goes last, so none is half gone."""
+        """Move files to results/replaced/ and return where they are; cut off in between, the next call goes on."""
+        marker = self.path / MOVING
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-        aside = self.replaced / f"{self.name}.{stamp}"
+        name = Path(marker.read_text()).name if marker.exists() else f"{self.name}.{stamp}"
+        aside = self.replaced / name
+        write_atomically(marker, lambda file: file.write(name.encode()))
         try:
-            aside.mkdir(parents=True)
-            for path in sorted(paths, key=lambda path: path.name == "record.json"):
+            aside.mkdir(parents=True, exist_ok=True)
+            for path in paths:
                 shutil.move(path, aside / path.name)
+            marker.unlink()
         except OSError as error:
             raise cannot_write(aside, error) from error
         return aside
@@ -138,16 +153,29 @@ class RunFolder:
         write_json(self.path / "status.json", state | own, durable=False)  # for people: no run goes on from it
 
 
+def is_record(value: Any) -> bool:
+    """Whether it has what is read from the record of a finished run: a hand may have been at it."""
+    try:
+        metrics = [value["metrics"][name] for name in ("train_error", "test_error", "selected_test_error")]
+        steps = (value["step"], value["config"]["schedule"]["steps"])
+    except (KeyError, TypeError, IndexError):
+        return False
+    return "id" in value and all(isinstance(n, int | float) for n in metrics) and all(isinstance(n, int) for n in steps)
+
+
 class History:
     """`history.jsonl`: a row per evaluation, each on the disk when `append` returns (line-buffered)."""
 
     def __init__(self, path: Path, rows: list[dict[str, Any]]) -> None:
         """Open the file with just the rows that the checkpoint knows: those behind it are of steps that come again."""
-        self.rows = list(rows)
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        write_atomically(path, lambda file: file.write(text.encode()))
-        self.path = path
+        self.path, self.rows = path, list(rows)
+        self.write()
         self.file = open(path, "a", buffering=1)  # noqa: SIM115 - open as long as the run
+
+    def write(self) -> None:
+        """Put a file with just the rows so far in its place. Raises UserError where that cannot be."""
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        write_atomically(self.path, lambda file: file.write(text.encode()))
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row. Raises UserError if the disk is full or the folder read-only."""

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -57,7 +58,8 @@ class Interrupts:
             os._exit(128 + signal.SIGINT)
         self.signal = signal.Signals(number)
         advice = "; SIGINT again ends it at once" if number == signal.SIGINT else ""
-        os.write(2, f"{self.signal.name}: leaving after this step, with a checkpoint{advice}\n".encode())
+        with suppress(OSError):  # `train.py 2>&1 | tee log`: the same Ctrl-C has ended who would read it
+            os.write(2, f"{self.signal.name}: leaving after this step, with a checkpoint{advice}\n".encode())
 
     @property
     def reason(self) -> str | None:

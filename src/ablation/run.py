@@ -92,7 +92,7 @@ def skipped(folder: RunFolder, record: dict[str, Any]) -> Outcome:
 def failed(folder: RunFolder, step: int, steps: int, error: Exception) -> Outcome:
     """Note the failure in the folder and say where to look."""
     note_failure(folder, step, steps, error)
-    message = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
+    message = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}".splitlines()[0]
     print(f"{folder.name}: failed: {message}; traceback in {folder.path / 'traceback.txt'}", flush=True)
     return Outcome(folder.name, folder.path, "failed", message)
 
@@ -165,8 +165,9 @@ class Work:
     def train(self, interrupts: Interrupts, alone: bool) -> Steps:
         """The run's steps, evaluations and checkpoints in order; the end is the record."""
         config, training = self.config, self.training
-        if unfit := self.folder.unfit_to_go_on(config):
-            damaged = "" if config.overwrite else "record.json is damaged; "
+        unfit = self.folder.unfit_to_go_on(config)
+        if unfit or self.folder.moving:
+            damaged = "" if config.overwrite or self.folder.moving else "record.json is damaged; "
             print(f"{self.folder.name}: {damaged}what was there is kept at {self.folder.set_aside(unfit)}", flush=True)
         self.folder.begin(config)
         self.resume()
@@ -228,7 +229,8 @@ class Work:
         """Checkpoint, unless the last one is of this very step, and say how to go on."""
         if self.training.step != self.saved_at:
             self.save_checkpoint()
-        message = f"{reason}; left at step {self.training.step}; the same command goes on from there"
+        command = "the same command without overwrite=true" if self.config.overwrite else "the same command"
+        message = f"{reason}; left at step {self.training.step}; {command} goes on from there"
         return Outcome(self.folder.name, self.folder.path, "interrupted", message)
 
     def settled(self) -> Generator[None, None, None]:
@@ -320,6 +322,7 @@ class Work:
     def finish(self) -> dict[str, Any]:
         """Measure the final iterate, write the weights and the record, and drop the checkpoints."""
         training, config = self.training, self.config
+        self.history.write()  # whole, should somebody have moved or deleted it meanwhile
         test, train = training.evaluate(self.data.test), training.evaluate(self.data.train)
         val = training.evaluate(self.data.val) if self.data.val else None
         selected_on_test = config.selection == "best_test"

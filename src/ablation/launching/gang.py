@@ -7,6 +7,7 @@ has its own folder, record, log and failure, and on the CPU it comes out bit-ide
 
 import gc
 import sys
+import traceback
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -91,6 +92,9 @@ class Gang:
             self.outcomes[member.number] = end.value
         except UserError as error:
             self.outcomes[member.number] = mistaken(error)
+        except Exception as error:  # a fault of ours outside of what the run guards itself: the others go on
+            traceback.print_exc()
+            self.outcomes[member.number] = Outcome("", None, "failed", f"{type(error).__name__}: {error}")
         else:
             return
         self.members.remove(member)

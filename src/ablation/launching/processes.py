@@ -26,6 +26,7 @@ from omegaconf import DictConfig
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
 from ablation.outcome import Outcome
+from ablation.streams import Unbreakable, make_unbreakable
 
 LOOK_AROUND_S = 0.5
 """How long a signal may go unnoticed while nothing else happens."""
@@ -137,7 +138,8 @@ def child(
     """One job, in its own process: torch is first imported in here, and finds its threads and its GPU set."""
     os.setpgrp()  # Ctrl-C reaches the parent alone, which asks each job once to leave
     os.environ.update(environment)
-    sys.stderr = Plain(os.fdopen(os.dup(2), "wb", buffering=0), write_through=True)
+    make_unbreakable()
+    sys.stderr = Plain(io.BufferedWriter(Unbreakable(os.dup(2), "w")), errors="replace", line_buffering=True)
     with Interrupts():  # around everything: a signal while torch is being imported must not be lost
         hydra_context, task_function, config, state = cloudpickle.loads(context)
         returns = run_jobs(hydra_context, task_function, config, state, [overrides], index)
