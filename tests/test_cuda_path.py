@@ -66,6 +66,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     for name in FUSED:
         monkeypatch.setattr(torch, name, one_device)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        try:
+            torch.zeros(2, device=CUDA)[0].clone()
+        except RuntimeError as error:  # torch 2.6
+            pytest.skip(f"fake tensors of this torch need a driver: {str(error).splitlines()[0]}")
         yield mode
 
 
@@ -180,7 +184,7 @@ def test_what_an_optimizer_is_asked_for_lets_it_be_captured(optimizer: str) -> N
 @needs_compiler
 def test_interpreted_kernels_agree_with_those_of_the_cpu() -> None:
     """Which agree with torch's batch norm (test_speed.py). bfloat16: the interpreter cuts off where a GPU rounds."""
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", minversion="3.3", reason="before, its interpreter does not know NumPy 2")
     program = configuration.ROOT / "tests" / "interpreted_kernels.py"
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(configuration.ROOT / "src")}
     done = subprocess.run([sys.executable, program], env=environment, check=True, capture_output=True, text=True)
@@ -207,11 +211,14 @@ def test_kernels_are_compiled_for_a_gpu_that_is_not_here(kernel: str, capability
     assert (plan.rows, plan.first * 16) == (128 * 32 * 32, gpu_kernels.PARTIAL_VALUES)
     values = {**plan.block, **plan.partials, "HAS_SKIP": True, "MASKED": False}
     constants = {name: values[name] for name in function.arg_names if name.isupper() or name.startswith("BLOCK")}
-    signature = {
+    types = {
         name: "constexpr" if name in constants else NUMBERS.get(name) or POINTERS.get(name, "*fp32")
         for name in function.arg_names
     }
-    source = triton.compiler.ASTSource(fn=function, signature=signature, constexprs=constants)
+    given: dict[str, Any] = {"signature": types, "constexprs": constants}
+    if "constexprs" not in signature(triton.compiler.ASTSource).parameters:  # Triton 3.2, of torch 2.6
+        given = {"signature": {k: v for k, v in types.items() if k not in constants}, "constants": constants}
+    source = triton.compiler.ASTSource(fn=function, **given)
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
     assert len(compiled.asm["cubin"]) > 0
 
