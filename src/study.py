@@ -4,77 +4,234 @@
     python src/study.py degradation --publish
 
 For a machine that is lent for minutes and has no network: the archive is unpacked first (if it exists), the sweep goes
-on where it was cut off, and everything but finished weights is packed again. `--publish` copies the records and
-histories of finished runs to `results/reference/<study>/`, from which `python src/report.py` makes the tables on a
+on where it was cut off, and everything but finished weights is packed again, however the sweep ended: it hears SIGTERM,
+SIGUSR1, SIGUSR2 and Ctrl-C as ever, leaves with a checkpoint, and 75 is the exit status. `--publish` copies the records
+and histories of finished runs to `results/reference/<study>/`, from which `python src/report.py` makes the tables on a
 fresh clone, and renews what README.md and results/README.md show of them.
 """
 
 import argparse
-import os
+import json
+import math
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NoReturn
 
 from ablation.config import ROOT
-from ablation.files import read_json, write_json
+from ablation.errors import UserError, no_such
+from ablation.files import read_json, write_atomically, write_json
+from ablation.interrupts import SIGNALS
+from ablation.report.evidence import read_record
 from ablation.report.reporting import make_report
 
 REFERENCE = ROOT / "results" / "reference"
 PICTURES = ROOT / "docs" / "images" / "reference"
 MARKS = ("<!-- made by src/study.py --publish: -->", "<!-- end of what it made -->")
 
-TRAVELS = ("record.json", "history.jsonl", "config.yaml", "status.json", "traceback.txt", "checkpoint.pt")
-"""What another machine needs to go on or to report; a finished run has no checkpoint, and its weights stay behind."""
+TRAVELS = ("config.yaml", "traceback.txt", "history.jsonl", "checkpoint.pt", "status.json", "record.json")
+"""What another machine needs to go on or to report; a finished run has no checkpoint, and its weights stay behind.
+
+In the order of unpacking: what tells how far the run is comes after what it tells of.
+"""
+
+FOLDER = re.compile(r"[^/]+-[0-9a-f]{8}")
+"""A run's folder."""
 
 
-def main() -> int:
-    """Unpack, run, pack, publish, as asked; the exit status is the sweep's."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
-    parser.add_argument("--minutes", type=float, help="leave in time, with a checkpoint; then 75 is the exit status")
+class Parser(argparse.ArgumentParser):
+    """argparse with the house's one-line errors."""
+
+    def error(self, message: str) -> NoReturn:
+        """Instead of the usage and a message."""
+        raise UserError("arguments", " ".join(sys.argv[1:]), f"{message}; --help shows what is allowed")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options, with `results` among them. Raises UserError."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("study", nargs="?", default="", help="a name in sweeps/")
+    parser.add_argument("--minutes", type=minutes, help="leave in time, with a checkpoint; then 75 is the exit status")
     parser.add_argument("--archive", type=Path, help="tar file to go on from and to pack into")
     parser.add_argument("--publish", action="store_true", help="only copy finished records to results/reference/STUDY")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="handed to src/train.py")
-    arguments = parser.parse_args()
-    results = ROOT / "results" / "studies" / arguments.study
-    if arguments.publish:
-        return publish(results / "runs", REFERENCE / arguments.study)
-    if arguments.archive and arguments.archive.exists():
-        unpack(arguments.archive, results)
-    command = [sys.executable, str(ROOT / "src" / "train.py"), f"sweep={arguments.study}", f"results={results}"]
-    limit = [] if arguments.minutes is None else [f"trainer.time_limit={arguments.minutes}"]
-    status = subprocess.run([*command, *limit, *arguments.overrides], check=False).returncode
-    if arguments.archive:
-        pack(results, arguments.archive)
-    return status
+    options = parser.parse_intermixed_args(arguments)
+    known = [path.stem for path in (ROOT / "sweeps").glob("*.yaml")]
+    if options.study not in known:
+        raise no_such("choice", "study", options.study, known)
+    elsewhere = [text.partition("=")[2] for text in options.overrides if text.startswith("results=")]
+    options.overrides = [text for text in options.overrides if not text.startswith("results=")]
+    options.results = Path(elsewhere[-1]).resolve() if elsewhere else ROOT / "results" / "studies" / options.study
+    return options
+
+
+def minutes(text: str) -> float:
+    """A time limit. Raises UserError."""
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise UserError("--minutes", text, "must be a positive number")
+
+
+def main(arguments: list[str]) -> int:
+    """Unpack, run, pack, publish, as asked; the exit status is the sweep's. Raises UserError."""
+    options = parse(arguments)
+    if options.publish:
+        count = publish(options.results / "runs", REFERENCE / options.study)
+        renew_pages()
+        return 0 if count else 1
+    if options.archive:
+        check_writable(options.archive)
+        if options.archive.exists():
+            unpack(options.archive, options.results)
+    command = [sys.executable, str(ROOT / "src" / "train.py"), f"sweep={options.study}", f"results={options.results}"]
+    limit = [] if options.minutes is None else [f"trainer.time_limit={options.minutes}"]
+    with started([*command, *limit, *options.overrides]) as process:
+        status = process.wait()
+        if options.archive:
+            pack(options.results, options.archive)
+    return status if status >= 0 else 128 - status  # as a shell says that a signal ended it
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The process of `command`, which is to be waited for; in here, signals that ask to leave are its to obey.
+
+    SIGINT is not handed on: a terminal sends it to both, and twice it would end the process without a checkpoint.
+    """
+    processes: list[subprocess.Popen[bytes]] = []
+    heard: list[int] = []
+
+    def hear(number: int, _frame: object) -> None:
+        heard.append(number)
+        for process in processes:
+            process.send_signal(number)
+
+    def pass_over(_number: int, _frame: object) -> None:
+        """In place of SIG_IGN, which the process would inherit."""
+
+    old: dict[signal.Signals, Any]
+    old = {number: signal.signal(number, pass_over if number == signal.SIGINT else hear) for number in SIGNALS}
+    try:
+        processes.append(subprocess.Popen(command))
+        for number in heard:  # heard before there was somebody to hand it to
+            processes[0].send_signal(number)
+        yield processes[0]
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def check_writable(archive: Path) -> None:
+    """Raise UserError if `archive` cannot be written: better now than when there is something to pack."""
+    if archive.is_dir():
+        raise UserError("--archive", archive, "is a folder; must be a tar file, or not exist yet")
+    try:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=archive.parent).close()
+    except OSError as error:
+        raise UserError("--archive", archive, f"cannot be written: {error.strerror or error}") from error
 
 
 def pack(results: Path, archive: Path) -> None:
     """Write the travelling files of all runs to `archive`, which is replaced only when the new one is whole."""
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    fresh = archive.with_name(f"{archive.name}.tmp")
-    with tarfile.open(fresh, "w") as tar:
-        for path in sorted((results / "runs").glob("*/*")):
-            if path.name in TRAVELS:
-                tar.add(path, path.relative_to(results))
-    os.replace(fresh, archive)
+
+    def write(file: IO[bytes]) -> None:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            for path in sorted((results / "runs").glob("*/*")):
+                if path.name in TRAVELS:
+                    with suppress(FileNotFoundError), open(path, "rb") as source:  # another process may be at work
+                        tar.addfile(tar.gettarinfo(arcname=str(path.relative_to(results)), fileobj=source), source)
+
+    try:
+        write_atomically(archive, write)
+    except UserError as error:
+        raise UserError("--archive", archive, error.allowed) from error
     print(f"packed: {archive}, {archive.stat().st_size / 2**20:.1f} MiB")
 
 
 def unpack(archive: Path, results: Path) -> None:
-    """Put the archive's runs under `results`; a run that is finished here already is left as it is."""
-    with tarfile.open(archive) as tar:
-        members = tar.getmembers()
-        finished = {path.parent.name for path in (results / "runs").glob("*/record.json")}
-        tar.extractall(results, [m for m in members if Path(m.name).parent.name not in finished], filter="data")
+    """Put under `results` those of the archive's runs that are further than what is there. Raises UserError.
+
+    That another process trains one of them is an error, too: packed later, its state could replace a later one.
+    """
+    from ablation import checkpoints  # here, and not above: these import torch, which --help does without
+    from ablation.folder import Busy, RunFolder
+
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            for name, files in packed_runs(tar, archive).items():
+                folder = RunFolder(results, *name.rpartition("-")[::2])
+                with folder.held():
+                    status, record = (read_json(folder.path / file) for file in ("status.json", "record.json"))
+                    here = progress(status, record, bool(checkpoints.present(folder.path)))
+                    status, record = (content(tar, files.get(file)) for file in ("status.json", "record.json"))
+                    if here >= max(0, progress(status, record, "checkpoint.pt" in files)):
+                        continue
+                    checkpoints.remove(folder.path)  # all: one that was left half renamed would count as the newest
+                    for file in sorted(files, key=TRAVELS.index):
+                        write_atomically(folder.path / file, partial(copy, tar, files[file]))
+    except Busy as busy:
+        raise UserError("--archive", archive, f"cannot be unpacked: {name}: {busy}; wait for its end") from busy
+    except (OSError, tarfile.TarError) as error:
+        raise UserError("--archive", archive, f"cannot be read as a tar packed by this program: {error}") from error
+
+
+def packed_runs(tar: tarfile.TarFile, archive: Path) -> dict[str, dict[str, tarfile.TarInfo]]:
+    """Run -> file -> member, of the whole archive: a damaged or foreign one is met before anything is written."""
+    runs: dict[str, dict[str, tarfile.TarInfo]] = {}
+    for member in tar.getmembers():
+        match PurePosixPath(member.name).parts:
+            case ("runs", name, file) if FOLDER.fullmatch(name) and file in TRAVELS and member.isfile():
+                runs.setdefault(name, {})[file] = member
+            case _:
+                allowed = f"holds {member.name}; allowed are a run's {', '.join(TRAVELS)}, as this program packs them"
+                raise UserError("--archive", archive, allowed)
+    return runs
+
+
+def progress(status: Any, record: Any, begun: bool) -> float:
+    """How far a run is, by its two files and whether it has a checkpoint: its step; -1 if not begun."""
+    if isinstance(record, dict):
+        return math.inf
+    step = status.get("step") if isinstance(status, dict) else None
+    return -1 if not begun else step if isinstance(step, int) else 0
+
+
+def content(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> Any:
+    """The value of a JSON member, or None if it is missing or broken."""
+    file = tar.extractfile(member) if member else None
+    try:
+        return json.load(file) if file else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def copy(tar: tarfile.TarFile, member: tarfile.TarInfo, to: IO[bytes]) -> None:
+    """Write the member's bytes into a file."""
+    source = tar.extractfile(member)
+    assert source is not None
+    shutil.copyfileobj(source, to)
 
 
 def publish(runs: Path, reference: Path) -> int:
-    """Copy the records and histories of finished runs, without weights, and say how many."""
-    finished = [path for path in sorted(runs.glob("*")) if read_json(path / "record.json")]
+    """Copy the records and histories of finished runs, without weights, and say how many. Raises UserError."""
+    finished = sorted(path.parent for path in runs.glob("*/record.json"))
+    for run in finished:  # all of them before the first is copied
+        try:
+            read_record(run / "record.json")
+        except ValueError as error:
+            raise UserError("record", run / "record.json", f"{error}; move it elsewhere or run it again") from error
+        if not (run / "history.jsonl").is_file():
+            raise UserError("record", run / "record.json", "has no history.jsonl beside it; run it again")
     for run in finished:
         target = reference / run.name
         target.mkdir(parents=True, exist_ok=True)
@@ -83,8 +240,7 @@ def publish(runs: Path, reference: Path) -> int:
         record["config"]["results"] = record["config"]["data"]["root"] = None  # folders of the machine it ran on
         write_json(target / "record.json", record)
     print(f"{len(finished)} finished runs copied to {reference}")
-    renew_pages()
-    return 0 if finished else 1
+    return len(finished)
 
 
 def renew_pages() -> None:
@@ -121,4 +277,10 @@ def replace_generated(page: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as mistake:
+        print(mistake, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:  # before the sweep began: its end is waited for
+        sys.exit(128 + signal.SIGINT)
