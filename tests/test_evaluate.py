@@ -257,6 +257,10 @@ WRONG = {
     "output": (["run={run}", "output=x.txt"], "output=x.txt: must end with .json or .csv"),
     "no such output folder": (["run={run}", "output=nowhere/x.csv"], "output=nowhere/x.csv: there is no folder"),
     "matrix": (["run={run}", "matrix=yes"], "matrix=yes: must be true or false"),
+    "an endless device": (
+        ["run={run}", "trainer.device=cuda:99999999999999999999"],
+        "trainer.device=cuda:99999999999999999999: no such device",
+    ),
     "no such device": (["run={run}", "trainer.device=cuda:9"], "trainer.device=cuda:9: no such device"),
 }
 
