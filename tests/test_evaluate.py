@@ -257,6 +257,12 @@ WRONG = {
     "output": (["run={run}", "output=x.txt"], "output=x.txt: must end with .json or .csv"),
     "no such output folder": (["run={run}", "output=nowhere/x.csv"], "output=nowhere/x.csv: there is no folder"),
     "matrix": (["run={run}", "matrix=yes"], "matrix=yes: must be true or false"),
+    "no device": (["run={run}", "trainer.device="], "trainer.device=: does not fit"),
+    "a mapping for a device": (["run={run}", "trainer.device={a:1}"], "trainer.device={a:1}: does not fit"),
+    "an endless width": (
+        ["checkpoint={weights}", "data=digits", "model.width=9000000000"],
+        "model.width=9000000000: must be at most",
+    ),
     "an endless device": (
         ["run={run}", "trainer.device=cuda:99999999999999999999"],
         "trainer.device=cuda:99999999999999999999: no such device",

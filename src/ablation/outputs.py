@@ -22,7 +22,7 @@ def check_writable(key: str, path: Path) -> None:
 
 
 def exists(path: Path) -> bool:
-    """Whether it is there; unlike Path.exists, which lets some pass for absent, raises OSError for an impossible one."""
+    """Whether it is there. Raises OSError for an impossible place, where Path.exists says no to some."""
     try:
         path.stat()
     except FileNotFoundError:
