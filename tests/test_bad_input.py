@@ -29,7 +29,6 @@ KINDS = {
         "model=": ("model=", "resnet20, resnet32"),
         "model=null": ("model=null", "must be the name of a choice"),
         "optimizer=5": ("optimizer=5", "must be the name of a choice"),
-        "optimizer={a:1}": ("optimizer={a:1}", "must be the name of a choice"),
         "model={depth:20,residul:true}": ("model.residul", "did you mean residual?"),
         "experiment=papr": ("experiment=papr", "did you mean paper?"),
         "+experiment=paper": ("experiment=paper", "leave out the +"),
