@@ -12,24 +12,21 @@ The contenders take turns; what counts is the ratio of their speeds, round by ro
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
+from ablation.arguments import Parser
 from ablation.command_line import fail, spin_briefly
 from ablation.config import ROOT
 from ablation.errors import UserError, no_such
+from ablation.outputs import check_writable
 from ablation.streams import make_unbreakable
 
-
-class Parser(argparse.ArgumentParser):
-    """argparse with the house's one-line errors."""
-
-    def error(self, message: str) -> NoReturn:
-        """Instead of the usage and a message."""
-        raise UserError("arguments", " ".join(sys.argv[1:]), f"{message}; --help shows what is allowed")
+MOST_WORKERS = 1024
+"""Threads, or processes that load pictures: more cores than any machine has that this is for."""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -61,8 +58,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         raise UserError("--workers", options.workers, "must be zero or a positive whole number")
     if options.whole_runs is not None and (options.whole_runs < 0 or options.whole_runs == 1):
         raise UserError("--whole-runs", options.whole_runs, "must be zero or a whole number from 2 on")
-    if not all(part.isdecimal() and int(part) > 0 for part in options.gangs.split(",")):
-        raise UserError("--gangs", options.gangs, "must be positive whole numbers, joined by commas")
+    for name in ("threads", "workers"):
+        if (getattr(options, name) or 0) > MOST_WORKERS:
+            raise UserError(f"--{name}", getattr(options, name), f"must be at most {MOST_WORKERS}")
+    if not all(re.fullmatch("0*[1-9][0-9]{0,3}", part) for part in options.gangs.split(",")):
+        raise UserError("--gangs", options.gangs, "must be positive whole numbers below 10000, joined by commas")
+    check_writable("--output", options.output)
     if options.output.is_dir():
         raise UserError("--output", options.output, "must be a file")
     return options

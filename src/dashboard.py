@@ -10,19 +10,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
+from ablation.arguments import Parser
 from ablation.command_line import USER_MISTAKE
 from ablation.config import ROOT, Tracker
 from ablation.errors import UserError
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with the house's one-line errors."""
-
-    def error(self, message: str) -> NoReturn:
-        """Instead of the usage and a message."""
-        raise UserError("arguments", " ".join(sys.argv[1:]), f"{message}; --help shows what is allowed")
+from ablation.streams import make_unbreakable
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -82,4 +75,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    make_unbreakable()
     main()

@@ -9,21 +9,15 @@ python src/report.py --watch                           again whenever a run leav
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
+from ablation.arguments import Parser
 from ablation.errors import UserError
+from ablation.outputs import check_writable
 from ablation.report import terminal
 from ablation.report.reporting import DEFAULT_OUTPUT, DEFAULT_PATHS, FORMATS, gather, watch, write
 from ablation.streams import make_unbreakable
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with the house's one-line errors."""
-
-    def error(self, message: str) -> NoReturn:
-        """Instead of the usage and a message."""
-        raise UserError("arguments", " ".join(sys.argv[1:]), f"{message}; --help shows what is allowed")
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[Path], list[str]]:
@@ -40,16 +34,25 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[Path], list[st
     for name in options.format.split(","):
         if name not in FORMATS:
             raise UserError("--format", name, f"must be some of {', '.join(FORMATS)}, joined by commas")
-    if options.output.exists() and not options.output.is_dir():
+    if is_there(options.output) and not options.output.is_dir():
         raise UserError("--output", options.output, "must be a folder, or not exist yet")
+    if options.format != "terminal":
+        check_writable("--output", options.output)
     if options.watch and options.check:
         raise UserError("--watch", "--check", "only one of them: --watch does not end by itself")
-    filters = [text for text in options.what if "=" in text and not Path(text).exists()]
+    filters = [text for text in options.what if "=" in text and not is_there(Path(text))]
     paths = [Path(text) for text in options.what if text not in filters]
     for path in paths:
-        if not path.exists():
+        if not is_there(path):
             raise UserError("path", path, "no such file or folder; a filter would be key=value")
     return options, paths or list(DEFAULT_PATHS), filters
+
+
+def is_there(path: Path) -> bool:
+    """Path.exists, also for what is too long for a name."""
+    with suppress(OSError):
+        return path.exists()
+    return False
 
 
 def main(arguments: list[str]) -> int:

@@ -24,14 +24,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
+from ablation.arguments import Parser
 from ablation.config import ROOT
 from ablation.errors import UserError, no_such
 from ablation.files import read_json, write_atomically, write_json
 from ablation.interrupts import SIGNALS
 from ablation.report.evidence import read_record
 from ablation.report.reporting import make_report
+from ablation.streams import make_unbreakable
 
 REFERENCE = ROOT / "results" / "reference"
 PICTURES = ROOT / "docs" / "images" / "reference"
@@ -45,14 +47,6 @@ In the order of unpacking: what tells how far the run is comes after what it tel
 
 FOLDER = re.compile(r"[^/]+-[0-9a-f]{8}")
 """A run's folder."""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with the house's one-line errors."""
-
-    def error(self, message: str) -> NoReturn:
-        """Instead of the usage and a message."""
-        raise UserError("arguments", " ".join(sys.argv[1:]), f"{message}; --help shows what is allowed")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -277,6 +271,7 @@ def replace_generated(page: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
+    make_unbreakable()
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as mistake:

@@ -4,6 +4,7 @@ Most of the table goes through the program's entry point in this process; one ca
 Nothing may be written: neither under results/ nor in the working directory.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import runs
 from PIL import Image
+
+from ablation.config import folder_digest
 
 KINDS = {
     "keys and choices": {
@@ -25,6 +28,7 @@ KINDS = {
         "model=resnet21": ("model=resnet21", "resnet20, resnet32"),
         "model=": ("model=", "resnet20, resnet32"),
         "model=null": ("model=null", "must be the name of a choice"),
+        "optimizer=5": ("optimizer=5", "must be the name of a choice"),
         "model={depth:20,residul:true}": ("model.residul", "did you mean residual?"),
         "experiment=papr": ("experiment=papr", "did you mean paper?"),
         "+experiment=paper": ("experiment=paper", "leave out the +"),
@@ -69,6 +73,10 @@ KINDS = {
         "+optimizer.lrr=0.1": ("optimizer.lrr=0.1", "did you mean lr?"),
         "optimizer=adam optimizer.betas=[2,3]": ("optimizer=adam", "Invalid beta"),
         "+optimizer.nesterov=true optimizer.momentum=0": ("optimizer=sgd", "Nesterov momentum requires"),
+        "+optimizer.nesterov=maybe": ("optimizer.nesterov=maybe", "true or false"),
+        "+optimizer.maximize=1": ("optimizer.maximize=1", "true or false"),
+        "+optimizer.foreach=some": ("optimizer.foreach=some", "true or false or null"),
+        "+optimizer.dampening=abc": ("optimizer.dampening=abc", "a number"),
         "shortcut.zeros=left": ("shortcut.zeros=left", "end, split"),
         "schedule.steps=0": ("schedule.steps=0", "from 1"),
         "schedule.steps=-5": ("schedule.steps=-5", "from 1"),
@@ -78,9 +86,17 @@ KINDS = {
         "data=cifar10 data.validation=60000": ("data.validation=60000", "below the 50000"),
         "trainer.device=tpu": ("trainer.device=tpu", "auto, cpu, cuda"),
         "trainer.device=cuda:99": ("trainer.device=cuda:99", "no such device here"),
+        "trainer.device=cuda:99999999999999999999": ("trainer.device=cuda:999", "no such device here; allowed: auto"),
         "trainer.time_limit=-1": ("trainer.time_limit=-1", "positive or null"),
         "selection=best": ("selection=best", "final, best_test"),
         "seed=-1": ("seed=-1", "zero or positive"),
+        "seed=9223372036854775808": ("seed=9223372036854775808", "at most 9223372036854775807"),
+        "data.split_seed=4294967296": ("data.split_seed=4294967296", "at most 4294967295"),
+        "augmentation.cutout=1000000000": ("augmentation.cutout=1000000000", "at most 512"),
+        "augmentation.padding=1000000000": ("augmentation.padding=1000000000", "at most 512"),
+        "augmentation.shift=1e300": ("augmentation.shift=1e+300", "at most 512"),
+        "model.width=1000000000": ("model.width=1000000000", "at most 1,024"),
+        "model.depth=6000000002": ("model.depth=6000000002", "at most 10,000"),
         "experiment=notebook trainer.evaluate_every=10": ("trainer.evaluate_every=10", "count epochs"),
     },
     "trust": {
@@ -95,6 +111,10 @@ KINDS = {
         "-m model=resnet20,resnet21": ("model=resnet21", "resnet20"),
         "-m optimizer=sgd,adam optimizer.momentum=0.5": ("optimizer.momentum", ""),
         "-m data.validation=0,60000": ("data.validation=60000", "below the 1438"),
+        "sweep=quickstart,short": ("sweep=quickstart,short", "a sweep is one name"),
+        "-m sweep=quickstart,short": ("sweep=quickstart,short", "one name, with no -m before it; allowed: aug"),
+        "-m sweep=choice(quickstart,short)": ("sweep=choice(quickstart,short)", "a sweep is one name"),
+        "-m optimizer=sgd,5": ("optimizer=sgd,5", "must be the name of a choice"),
         "-m seed=range(0)": ("seed=range(0)", "no values"),
         "-m seed=range(x)": ("seed=range(x)", "cannot be read"),
         "-m hydra.sweeper.params=5": ("hydra.sweeper.params=5", "a mapping"),
@@ -182,6 +202,10 @@ def no_picture(root: Path) -> None:
     (root / "dog" / "2.png").write_text("not a picture")
 
 
+def loop(root: Path) -> None:
+    root.symlink_to(root.name)
+
+
 def truncated_batch(root: Path) -> None:
     (root / "cifar-10-batches-py").mkdir(parents=True)
     (root / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"\x80\x02half of it")
@@ -196,6 +220,8 @@ DATA: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "missing image folder": ("image_folder", no_folder, "no such folder"),
     "empty image folder": ("image_folder", empty_folder, "no folders in it"),
     "one class": ("image_folder", one_class, "only one class"),
+    "links in a circle": ("image_folder", loop, "its links lead in a circle"),
+    "links in a circle, CIFAR-10": ("cifar10", loop, "its links lead in a circle"),
     "mixed sizes": ("image_folder", mixed_sizes, "all must have one size"),
     "a broken picture": ("image_folder", no_picture, "cannot be read as a picture"),
     "missing data, no network": ("cifar10", no_folder, "by hand"),
@@ -226,6 +252,45 @@ def test_data(
     assert sorted(root.rglob("*")) == before
     assert not (tmp_path / "results").exists()
     assert not list(empty.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("results=LOOP", "its links lead in a circle"),
+        ("results=LOOP/x", "its links lead in a circle"),
+        ("results=" + "a" * 300, "File name too long"),
+        ("data.root=" + "a" * 300, "File name too long"),
+        ('data.root="~nosuchuser/x"', "there is no such user"),
+    ],
+)
+def test_a_folder_that_cannot_be(
+    argument: str,
+    says: str,
+    empty: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    loop(tmp_path / "loop")
+    argument = argument.replace("LOOP", str(tmp_path / "loop"))
+    status = runs.in_process(monkeypatch, *base(tmp_path / "results"), "data=image_folder", argument)
+    shown = capfd.readouterr()
+    assert status == 2, shown
+    (only,) = shown.err.splitlines()
+    assert only.startswith(argument.partition("=")[0] + "=")
+    assert says in only
+    assert not (tmp_path / "results").exists()
+    assert not list(empty.iterdir())
+
+
+def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path)
+    picture(tmp_path / "cat" / "1.ppm")
+    os.rename(folder + b"/cat/1.ppm", folder + b"/cat/caf\xe9.ppm")
+    before = folder_digest(tmp_path)
+    os.rename(folder + b"/cat/caf\xe9.ppm", folder + b"/cat/caf\xe8.ppm")
+    assert folder_digest(tmp_path) != before
 
 
 def test_results_is_a_file(

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -195,9 +196,8 @@ class Bomb:
 def files(folder: Path, run: Path) -> dict[str, Path]:
     """Files and folders that cannot be evaluated, by name."""
     weights = torch.load(run / "weights.pt", weights_only=True)
-    paths = {
-        name: folder / name for name in ("text.th", "list.th", "code.th", "cut.th", "nested.th", "deep.th", "empty")
-    }
+    names = "text.th list.th code.th cut.th nested.th deep.th empty folder.json damaged"
+    paths = {name: folder / name for name in names.split()}
     paths["text.th"].write_text("layer1.0.conv1.weight 0.5\n")
     torch.save([1, 2], paths["list.th"])
     torch.save({"net": weights, "epoch": 3}, paths["nested.th"])
@@ -206,6 +206,9 @@ def files(folder: Path, run: Path) -> dict[str, Path]:
     deep = {name.replace("layer1.0", "layer1.1"): value for name, value in weights.items() if "layer1.0" in name}
     torch.save(weights | deep, paths["deep.th"])
     paths["empty"].mkdir()
+    paths["folder.json"].mkdir()
+    shutil.copytree(run, paths["damaged"])
+    (paths["damaged"] / "record.json").write_text('{"metrics": {}}')
     return paths | {"weights": run / "weights.pt", "run": run}
 
 
@@ -215,6 +218,9 @@ WRONG = {
     "unknown key": (["run={run}", "optimzer=adam"], "optimzer=adam: no such key; allowed: run, checkpoint"),
     "no value": (["{weights}"], "{weights}=: no such key"),
     "unknown folder": (["run=nowhere"], "run=nowhere: no such folder"),
+    "a damaged record": (["run={damaged}"], "run={damaged}: its record.json is damaged"),
+    "a folder for a file": (["run={run}", "output={folder.json}"], "output={folder.json}: is a folder"),
+    "a place that is none": (["run={run}", "output=/proc/x.json"], "output=/proc/x.json: cannot be written"),
     "no run": (["run={empty}"], "run={empty}: is no run's folder"),
     "another network than the run's": (["run={run}", "model.depth=14"], "model.depth=14: is the run's own"),
     "unknown file": (["checkpoint=nowhere.th"], "checkpoint=nowhere.th: cannot be read: No such file"),
@@ -257,6 +263,16 @@ WRONG = {
     "output": (["run={run}", "output=x.txt"], "output=x.txt: must end with .json or .csv"),
     "no such output folder": (["run={run}", "output=nowhere/x.csv"], "output=nowhere/x.csv: there is no folder"),
     "matrix": (["run={run}", "matrix=yes"], "matrix=yes: must be true or false"),
+    "no device": (["run={run}", "trainer.device="], "trainer.device=: does not fit"),
+    "a mapping for a device": (["run={run}", "trainer.device={a:1}"], "trainer.device={a:1}: does not fit"),
+    "an endless width": (
+        ["checkpoint={weights}", "data=digits", "model.width=9000000000"],
+        "model.width=9000000000: must be at most",
+    ),
+    "an endless device": (
+        ["run={run}", "trainer.device=cuda:99999999999999999999"],
+        "trainer.device=cuda:99999999999999999999: no such device",
+    ),
     "no such device": (["run={run}", "trainer.device=cuda:9"], "trainer.device=cuda:9: no such device"),
 }
 

@@ -441,6 +441,15 @@ def shallow(batch_size: int, *overrides: str) -> Config:
         (["--gangs", "1,x"], "--gangs=1,x: must be"),
         (["--bla"], "unrecognized arguments: --bla"),
         (["--batch-size", "1"], "--batch-size=1: must be"),
+        (["--device", "nope"], "--device=nope: no such device here; allowed: auto, cpu"),
+        (["--device", "cuda:x"], "--device=cuda:x: no such device"),
+        (["--device", ""], "--device=: no such device"),
+        (["--threads", "99999999999999"], "--threads=99999999999999: must be at most 1024"),
+        (["--workers", "99999999999999"], "--workers=99999999999999: must be at most 1024"),
+        (["--gangs", "1" * 5000], "must be positive whole numbers below 10000"),
+        (["--output", f"{__file__}/x.json"], "x.json: cannot be written: Not a directory"),
+        (["--output", "/proc/x.json"], "--output=/proc/x.json: cannot be written"),
+        (["--output", "/tmp"], "--output=/tmp: must be a file"),
     ],
 )
 def test_a_mistake_to_the_benchmark_is_one_line(arguments: list[str], told: str) -> None:

@@ -53,7 +53,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Everything the options ask for: printed, written to `options.output`, and returned. Raises UserError."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = devices.pick_device(options.device)
+    device = devices.pick_device(options.device, "--device")
     config = composed(options.model, options.batch_size)
     splits, source = pictures(options)
     console.print(source)

@@ -15,6 +15,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
@@ -120,17 +121,40 @@ def translate(error: BaseException) -> UserError:
     if found := re.search(r"Could not override '([^']*)'", text):
         return unknown_key(found[1].split("@")[0])
     if found := re.search(r"Ambiguous value for argument '([^=]*)=(.*)'", text):
+        if found[1] == "sweep":
+            return not_one_sweep(found[2])
         return UserError(found[1], found[2], "several values make a sweep: put -m before them; a list is [1,2]")
     if found := re.search(r"Multiple values for (\S+)\. To override", text):
         return UserError(found[1], typed_value(found[1]), "it is chosen already: leave out the +")
     if found := re.search(r"Could not delete.*'([^']*)'", text):
         return UserError(found[1], "", "cannot be removed")
     if "Config group override must be" in text:
-        groups = [a.partition("=")[0] for a in sys.argv[1:] if a.endswith("=null") or a.startswith("=")]
-        key = next((key for key in groups if (ROOT / "conf" / key).is_dir()), "group")
-        return UserError(key, typed_value(key), "must be the name of a choice: a group cannot be left out")
+        key, value = next(filter(is_no_name, map(key_and_value, reversed(sys.argv[1:]))), ("group", ""))
+        return UserError(key, value, "must be the name of a choice: a group cannot be left out")
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     return UserError("command line", " ".join(sys.argv[1:]), first.strip())
+
+
+def not_one_sweep(value: str) -> UserError:
+    """The mistake of several sweeps at once: their axes would not multiply, and Hydra would drop them all."""
+    names = ", ".join(sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
+    return UserError("sweep", value, f"a sweep is one name, with no -m before it; allowed: {names}")
+
+
+def key_and_value(argument: str) -> tuple[str, str]:
+    """The two sides of an argument such as +optimizer@here=adam: optimizer and adam."""
+    key, _, value = argument.lstrip("+~").partition("=")
+    return key.split("@")[0], value
+
+
+def is_no_name(typed: tuple[str, str]) -> bool:
+    """Whether a group was given something that Hydra reads as a number, a mapping, null, ... and not as a name."""
+    key, value = typed
+    if not key or not (ROOT / "conf" / key).is_dir():
+        return False
+    override = OverridesParser.create().parse_override(f"{key}={value}")
+    values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+    return not all(isinstance(one, str | list) for one in values)
 
 
 def about_key(error: OmegaConfBaseException) -> UserError:
@@ -150,8 +174,8 @@ def about_key(error: OmegaConfBaseException) -> UserError:
 
 def typed_value(key: str) -> str:
     """What was typed for a key."""
-    arguments = [argument.lstrip("+~").partition("=") for argument in reversed(sys.argv[1:])]  # the last one counts
-    return next((value for name, _, value in arguments if name.split("@")[0] == key or name.startswith(f"{key}.")), "")
+    arguments = map(key_and_value, reversed(sys.argv[1:]))  # the last one counts
+    return next((value for name, value in arguments if name == key or name.startswith(f"{key}.")), "")
 
 
 def unknown_key(key: str) -> UserError:

@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import math
+import os
 import re
 import typing
 from collections.abc import Callable, Iterator
@@ -38,6 +39,12 @@ DATA_SETS = ("cifar10", "cifar100", "digits", "image_folder")
 TRAINING_PICTURES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1438}
 """Known without loading them, so that a sweep stops before its first job."""
 MAX_STEPS = 10_000_000
+MAX_DEPTH = 10_000
+"""The deepest of the paper has 1202 layers."""
+MAX_WIDTH = 1024
+"""Channels of the first stage; the last has four times as many, and a wide ResNet is 10 times the paper's 16."""
+MAX_PIXELS = 512
+"""Of padding, a shift or a hole: more than a side of any picture that is small enough for these networks."""
 NORMALIZATIONS = ("pixel_mean", "pixel_standardize", "channel_standardize")
 POLICIES = (None, "trivial_augment")
 DECAY_SCOPES = ("all", "weights", "convolutions")
@@ -181,11 +188,16 @@ class Config:
 
     @property
     def results_dir(self) -> Path:
-        return Path(self.results).resolve() if self.results else ROOT / "results"
+        return resolved("results", Path(self.results)) if self.results else ROOT / "results"
 
     @property
     def data_root(self) -> Path:
-        return Path(self.data.root).expanduser().resolve() if self.data.root else ROOT / "data"
+        if not self.data.root:
+            return ROOT / "data"
+        try:
+            return resolved("data.root", Path(self.data.root).expanduser())
+        except RuntimeError:  # what expanduser raises
+            raise UserError("data.root", self.data.root, "there is no such user") from None
 
     def identity(self, precision: str) -> str:
         """Twelve hexadecimal digits that name what defines the result, with `auto` precision replaced by `precision`.
@@ -221,11 +233,22 @@ class Config:
         }
 
 
+def resolved(key: str, path: Path) -> Path:
+    """`path`, given for `key`, with no links or dots in it. Raises UserError for one that cannot lead anywhere."""
+    try:
+        found = path.resolve()
+        found.exists()  # which raises what `resolve` passes over: a name that is too long
+        return found
+    except (OSError, RuntimeError) as error:  # RuntimeError: what Python 3.11 and 3.12 raise for links in a circle
+        reason = error.strerror if isinstance(error, OSError) else "its links lead in a circle"
+        raise UserError(key, path, f"cannot be a folder: {reason}") from None
+
+
 def folder_digest(root: Path) -> str:
     """A digest of the names and contents of all files below `root`, hidden ones left out."""
-    files = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
-    shown = [path for path in files if not any(part.startswith(".") for part in path.parts)]
     try:
+        files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+        shown = [path for path in files if not any(part.startswith(".") for part in path.parts)]
         return contents_digest(root, tuple((str(p), (root / p).stat().st_mtime_ns) for p in sorted(shown)))
     except OSError as error:
         raise UserError("data.root", root, f"cannot be read: {error.strerror}: {error.filename}") from None
@@ -237,7 +260,7 @@ def contents_digest(root: Path, files: tuple[tuple[str, int], ...]) -> str:
     digest = hashlib.sha256()
     for name, _ in files:
         with open(root / name, "rb") as file:
-            digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+            digest.update(os.fsencode(name) + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
@@ -284,14 +307,25 @@ def from_dict(saved: dict[str, Any], changes: dict[str, str] | None = None) -> C
     Raises UserError where it does not fit the schema.
     """
     try:
-        typed = OmegaConf.from_dotlist([f"{key}={value}" for key, value in (changes or {}).items()])
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(saved), typed)
+        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(saved))
+        config = OmegaConf.to_object(merged)
     except Exception as error:  # OmegaConf's errors share no useful base class
-        raise UserError("config", str(error).splitlines()[0], f"must fit schema {SCHEMA} of this version") from None
-    config = OmegaConf.to_object(merged)
+        raise UserError("config", first_line(error), f"must fit schema {SCHEMA} of this version") from None
+    for key, value in (changes or {}).items():
+        try:
+            typed = OmegaConf.from_dotlist([f"{key}={value}"])
+            merged = OmegaConf.merge(merged, typed)
+            config = OmegaConf.to_object(merged)
+        except Exception as error:
+            raise UserError(key, value, f"does not fit: {first_line(error)}") from None
     assert isinstance(config, Config)
     check(config)
     return config
+
+
+def first_line(error: Exception) -> str:
+    """An error in one line, whatever it says."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def check(config: Config) -> None:
@@ -323,11 +357,21 @@ def problems(config: Config) -> Iterator[UserError]:
     def not_negative(key: str) -> Iterator[UserError]:
         return rule(key, lambda v: math.isfinite(v) and v >= 0, "must be zero or positive")
 
+    def at_most(key: str, most: int) -> Iterator[UserError]:
+        return rule(key, lambda v: v <= most, f"must be at most {most:,}")
+
     def fraction(key: str) -> Iterator[UserError]:
         return rule(key, lambda v: 0 < v < 1, "must lie between 0 and 1, both excluded")
 
+    for key, folder in (("results", "results_dir"), ("data.root", "data_root")):
+        try:
+            getattr(config, folder)
+        except UserError as problem:
+            yield UserError(key, problem.value, problem.allowed)
     yield from rule("model.depth", lambda v: v >= 8 and (v - 2) % 6 == 0, "must be 6n + 2: 8, 14, 20, 26, 32, ...")
+    yield from at_most("model.depth", MAX_DEPTH)
     yield from positive("model.width")
+    yield from at_most("model.width", MAX_WIDTH)
     yield from one_of("model.init", INITS)
     yield from rule("model.batch_norm_momentum", lambda v: 0 < v <= 1, "must be above 0 and at most 1")
     yield from positive("model.batch_norm_eps")
@@ -355,16 +399,16 @@ def problems(config: Config) -> Iterator[UserError]:
     yield from not_negative("schedule.min_delta")
     yield from not_negative("schedule.min_lr")
     yield from rule("augmentation.name", plain_name, NAME_RULE)
-    yield from not_negative("augmentation.padding")
-    yield from not_negative("augmentation.shift")
-    yield from not_negative("augmentation.cutout")
+    for key in ("augmentation.padding", "augmentation.shift", "augmentation.cutout"):
+        yield from not_negative(key)
+        yield from at_most(key, MAX_PIXELS)
     yield from one_of("augmentation.policy", POLICIES)
     yield from one_of("data.name", DATA_SETS)
     pictures = TRAINING_PICTURES.get(config.data.name, math.inf)
     yield from not_negative("data.validation")
     allowed = f"must be below the {pictures} training pictures of {config.data.name}"
     yield from rule("data.validation", lambda v: v < pictures, allowed)
-    yield from not_negative("data.split_seed")
+    yield from rule("data.split_seed", lambda v: 0 <= v < 2**32, f"must be zero or positive, at most {2**32 - 1}")
     yield from one_of("data.normalization", NORMALIZATIONS)
     yield from rule("data.batch_size", lambda v: v >= 2, "must be at least 2: batch norm needs it")
     left = pictures - config.data.validation
@@ -378,7 +422,7 @@ def problems(config: Config) -> Iterator[UserError]:
     yield from one_of("tracker.mode", TRACKER_MODES)
     yield from positive("tracker.timeout")
     yield from rule("tracker.project", plain_name, NAME_RULE)
-    yield from rule("seed", lambda v: 0 <= v < 2**63, "must be zero or positive")
+    yield from rule("seed", lambda v: 0 <= v < 2**63, f"must be zero or positive, at most {2**63 - 1}")
     yield from one_of("selection", SELECTIONS)
     yield from positive("early_stopping", or_null=True)
     by_epoch = config.schedule.kind == "plateau" or config.early_stopping is not None
@@ -461,6 +505,21 @@ def check_arguments(config: Config) -> None:
         raise UserError("optimizer", config.optimizer["name"], allowed) from None
 
 
+def kind_needed(parameter: inspect.Parameter, value: Any) -> str | None:
+    """What a parameter needs instead of `value`, where its default or annotation tells; None if `value` will do.
+
+    torch's optimizers look at most of this in their first step only, and then in several lines.
+    """
+    kinds = typing.get_args(parameter.annotation) or (parameter.annotation,)
+    if isinstance(parameter.default, bool) or set(kinds) == {bool, type(None)}:
+        optional = type(None) in kinds
+        fits = isinstance(value, bool) or (optional and value is None)
+        return None if fits else "must be true or false" + (" or null" if optional else "")
+    if isinstance(parameter.default, int | float) and not number(value):
+        return "must be a number"
+    return None
+
+
 def target(group: str, node: dict[str, Any], given: int) -> Callable[..., Any]:
     """The function that `node` names, its keyword arguments bound; `given` is how many arguments the caller adds.
 
@@ -481,6 +540,8 @@ def target(group: str, node: dict[str, Any], given: int) -> Callable[..., Any]:
             if key not in names:
                 raise no_such("key", f"{group}.{key}", arguments[key], names)
     for p in accepted:
+        if p.name in arguments and (allowed := kind_needed(p, arguments[p.name])):
+            raise UserError(f"{group}.{p.name}", arguments[p.name], allowed)
         named = typing.get_args(p.annotation) if typing.get_origin(p.annotation) is typing.Literal else ()
         if named and arguments.get(p.name, named[0]) not in named:
             allowed = f"must be one of {', '.join(map(str, named))}"

@@ -68,7 +68,10 @@ def load(name: str, root: Path, validation: int, split_seed: int) -> Splits:
     """
     if name not in LOADERS:
         raise UserError("data.name", name, f"allowed are {', '.join(LOADERS)}")
-    train, test, classes = LOADERS[name](root)
+    try:
+        train, test, classes = LOADERS[name](root)
+    except OSError as error:  # a folder that may not be listed, or that goes away
+        raise UserError("data.root", root, f"cannot be read: {error.strerror or error}") from error
     if not 0 <= validation < len(train):
         allowed = f"a number from 0 to {len(train) - 1}, fewer than the {len(train)} training pictures of {name}"
         raise UserError("data.validation", validation, allowed)

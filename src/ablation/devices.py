@@ -14,16 +14,16 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS
 os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # streams beyond it, 8 otherwise, wait for each other
 
 
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; "auto": a GPU, else the CPU. Raises UserError if it is not there."""
+def pick_device(name: str, key: str = "trainer.device") -> torch.device:
+    """The device called `name`; "auto": a GPU, else the CPU. Raises UserError, about `key`, if it is not there."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
     present = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *(["mps"] if mps else [])]
-    device = torch.device("cuda", torch.cuda.current_device()) if name == "cuda" and cuda else torch.device(name)
-    if str(device) not in present:
-        raise UserError("trainer.device", name, f"no such device here; allowed: {', '.join(present)}")
-    return device
+    whole = f"cuda:{torch.cuda.current_device()}" if name == "cuda" and cuda else name
+    if whole not in present:  # before torch sees it, which has errors of its own for what is no device's name
+        raise UserError(key, name, f"no such device here; allowed: {', '.join(present)}")
+    return torch.device(whole)
 
 
 def pick_precision(name: str, device: torch.device) -> str:

@@ -24,7 +24,9 @@ from ablation.confusion import class_errors, class_table, matrix_table, pair_tab
 from ablation.environment import environment
 from ablation.errors import UserError
 from ablation.files import read_json, write_atomically, write_json
+from ablation.folder import is_record
 from ablation.networks import parameter_count
+from ablation.outputs import check_writable
 from ablation.run import digest, finite
 from ablation.training import Evaluation, evaluate
 from ablation.weights import Weights, load_weights, own_name, read_weights
@@ -101,6 +103,9 @@ def output_file(text: str | None) -> Path | None:
         raise UserError("output", text, f"must end with {' or '.join(SUFFIXES)}")
     if not path.absolute().parent.is_dir():
         raise UserError("output", text, f"there is no folder {path.absolute().parent}")
+    if path.is_dir():
+        raise UserError("output", text, "is a folder")
+    check_writable("output", path)
     return path
 
 
@@ -139,6 +144,8 @@ def run_subject(folder: Path, changes: dict[str, str]) -> Subject:
     record = read_json(folder / "record.json")
     if not isinstance(record, dict):
         return unfinished_subject(folder, name, changes)
+    if not is_record(record):
+        raise UserError("run", folder, "its record.json is damaged; train it again")
     path = folder / "weights.pt"
     if not path.exists():
         raise UserError("run", folder, "has a record but no weights.pt: published records come without their weights")
@@ -159,6 +166,8 @@ def unfinished_subject(folder: Path, name: str, changes: dict[str, str]) -> Subj
         saved = yaml.safe_load((folder / "config.yaml").read_text())
     except (OSError, ValueError, yaml.YAMLError):
         raise UserError("run", folder, "is no run's folder: it has neither record.json nor config.yaml") from None
+    if not isinstance(saved, dict):
+        raise UserError("run", folder, "its config.yaml is damaged; train it again")
     state = checkpoints.load(folder, print)
     if state is None:
         raise UserError("run", folder, "is not finished and has no checkpoint yet")

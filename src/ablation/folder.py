@@ -156,11 +156,14 @@ class RunFolder:
 def is_record(value: Any) -> bool:
     """Whether it has what is read from the record of a finished run: a hand may have been at it."""
     try:
-        metrics = [value["metrics"][name] for name in ("train_error", "test_error", "selected_test_error")]
-        steps = (value["step"], value["config"]["schedule"]["steps"])
+        metrics = value["metrics"]
+        errors = [metrics[name] for name in ("train_error", "test_error", "selected_test_error")]
+        steps = [value["step"], metrics["selected_step"], value["config"]["schedule"]["steps"]]
+        texts = [value["id"], value["data"]["checksum"], metrics["selected_on"] or ""]
     except (KeyError, TypeError, IndexError):
         return False
-    return "id" in value and all(isinstance(n, int | float) for n in metrics) and all(isinstance(n, int) for n in steps)
+    kinds = ((errors, int | float), (steps, int), (texts, str))
+    return all(isinstance(one, kind) for those, kind in kinds for one in those)
 
 
 class History:
