@@ -5,9 +5,9 @@
 
 For a machine that is lent for minutes and has no network: the archive is unpacked first (if it exists), the sweep goes
 on where it was cut off, and everything but finished weights is packed again, however the sweep ended: it hears SIGTERM,
-SIGUSR1, SIGUSR2 and Ctrl-C as ever, leaves with a checkpoint, and 75 is the exit status. `--publish` copies the records
-and histories of finished runs to `results/reference/<study>/`, from which `python src/report.py` makes the tables on a
-fresh clone, and renews what README.md and results/README.md show of them.
+SIGUSR1, SIGUSR2, SIGHUP and Ctrl-C as ever, leaves with a checkpoint, and 75 is the exit status. `--publish` copies the
+records and histories of finished runs to `results/reference/<study>/`, from which `python src/report.py` makes the
+tables on a fresh clone, and renews what README.md and results/README.md show of them.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from ablation.arguments import Parser
 from ablation.config import ROOT
 from ablation.errors import UserError, no_such
 from ablation.files import read_json, write_atomically, write_json
-from ablation.interrupts import SIGNALS
+from ablation.interrupts import asked_for
 from ablation.report.evidence import read_record
 from ablation.report.reporting import make_report
 from ablation.streams import make_unbreakable
@@ -113,7 +113,7 @@ def started(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         """In place of SIG_IGN, which the process would inherit."""
 
     old: dict[signal.Signals, Any]
-    old = {number: signal.signal(number, pass_over if number == signal.SIGINT else hear) for number in SIGNALS}
+    old = {number: signal.signal(number, pass_over if number == signal.SIGINT else hear) for number in asked_for()}
     try:
         processes.append(subprocess.Popen(command))
         for number in heard:  # heard before there was somebody to hand it to

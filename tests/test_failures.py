@@ -121,7 +121,7 @@ def test_equal_jobs_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
 # ---------------------------------------------------------------------------------------------------------- interrupts
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP])
 def test_signals_lead_to_a_checkpoint(number: signal.Signals, tmp_path: Path) -> None:
     before = signal.getsignal(number)
     with Interrupts() as interrupts:
@@ -140,6 +140,17 @@ def test_signals_lead_to_a_checkpoint(number: signal.Signals, tmp_path: Path) ->
     assert checkpoints.read(folder / checkpoints.NEWEST)["training"]["step"] == 4
     assert not (tmp_path / "next").exists()
     assert runs.finish(runs.small(tmp_path)).state == "resumed"
+
+
+def test_nohup_is_obeyed() -> None:
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupts.reason is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, old)
 
 
 def test_what_dies_of_a_signal_in_a_step_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ import runs
 import study
 from ablation.errors import UserError
 from ablation.folder import RunFolder
+from ablation.interrupts import SIGNALS
 
 STUDY = runs.TRAIN.with_name("study.py")
 NAME = "plain8-digits-seed0-0123abcd"
@@ -234,7 +235,7 @@ time.sleep(20)
 
 
 def handlers() -> list[Any]:
-    return [signal.getsignal(number) for number in study.SIGNALS]
+    return [signal.getsignal(number) for number in SIGNALS]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])

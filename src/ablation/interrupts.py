@@ -12,11 +12,16 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, ClassVar
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
 PROCESS_STARTED = time.monotonic()
 """Near enough: this module is imported before torch is."""
+
+
+def asked_for() -> list[signal.Signals]:
+    """SIGNALS, but for the end of a terminal's connection where `nohup` has it ignored."""
+    return [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
 class Interrupts:
@@ -39,7 +44,7 @@ class Interrupts:
     def __enter__(self) -> "Interrupts":
         self.outer = Interrupts.current
         if self.outer is None and threading.current_thread() is threading.main_thread():
-            self.old = {number: signal.signal(number, self.note) for number in SIGNALS}
+            self.old = {number: signal.signal(number, self.note) for number in asked_for()}
         Interrupts.current = self
         return self
 

@@ -116,7 +116,7 @@ def say(line: str) -> None:
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # meant for the run, which ends our input when it leaves
     os.nice(NICE)
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # offline means offline
