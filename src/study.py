@@ -19,7 +19,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -31,6 +30,7 @@ from ablation.config import ROOT
 from ablation.errors import UserError, no_such
 from ablation.files import read_json, write_atomically, write_json
 from ablation.interrupts import asked_for
+from ablation.outputs import check_writable
 from ablation.report.evidence import read_record
 from ablation.report.reporting import make_report
 from ablation.streams import make_unbreakable
@@ -83,7 +83,10 @@ def main(arguments: list[str]) -> int:
         renew_pages()
         return 0 if count else 1
     if options.archive:
-        check_writable(options.archive)
+        if options.archive.is_dir():
+            raise UserError("--archive", options.archive, "is a folder; must be a tar file, or not exist yet")
+        check_writable("--archive", options.archive)  # better now than when there is something to pack
+        options.archive.parent.mkdir(parents=True, exist_ok=True)
         if options.archive.exists():
             unpack(options.archive, options.results)
     command = [sys.executable, str(ROOT / "src" / "train.py"), f"sweep={options.study}", f"results={options.results}"]
@@ -122,17 +125,6 @@ def started(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def check_writable(archive: Path) -> None:
-    """Raise UserError if `archive` cannot be written: better now than when there is something to pack."""
-    if archive.is_dir():
-        raise UserError("--archive", archive, "is a folder; must be a tar file, or not exist yet")
-    try:
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=archive.parent).close()
-    except OSError as error:
-        raise UserError("--archive", archive, f"cannot be written: {error.strerror or error}") from error
 
 
 def pack(results: Path, archive: Path) -> None:

@@ -363,11 +363,11 @@ def problems(config: Config) -> Iterator[UserError]:
     def fraction(key: str) -> Iterator[UserError]:
         return rule(key, lambda v: 0 < v < 1, "must lie between 0 and 1, both excluded")
 
-    for key, folder in (("results", "results_dir"), ("data.root", "data_root")):
+    for folder in ("results_dir", "data_root"):
         try:
             getattr(config, folder)
         except UserError as problem:
-            yield UserError(key, problem.value, problem.allowed)
+            yield problem
     yield from rule("model.depth", lambda v: v >= 8 and (v - 2) % 6 == 0, "must be 6n + 2: 8, 14, 20, 26, 32, ...")
     yield from at_most("model.depth", MAX_DEPTH)
     yield from positive("model.width")

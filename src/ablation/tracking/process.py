@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ablation.interrupts import SIGNALS
 from ablation.tracking.tracker import SYNC
 
 OFFLINE_SECONDS = 600
@@ -116,7 +117,7 @@ def say(line: str) -> None:
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # meant for the run, which ends our input when it leaves
     os.nice(NICE)
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # offline means offline
