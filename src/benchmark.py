@@ -18,12 +18,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ablation.arguments import Parser
-from ablation.command_line import fail, spin_briefly
-from ablation.config import ROOT
+from ablation.config.schema import ROOT
 from ablation.errors import UserError, no_such
-from ablation.outputs import check_writable
-from ablation.streams import make_unbreakable
+from ablation.program import Parser, check_writable, fail, make_unbreakable, spin_briefly
 
 MOST_WORKERS = 1024
 """Threads, or processes that load pictures: more cores than any machine has that this is for."""
@@ -73,7 +70,7 @@ def main(arguments: list[str]) -> int:
     """Measure, print the tables, write the JSON. Exit status 0, or 2 for a mistake in the arguments."""
     options = parse(arguments)
     spin_briefly()
-    from ablation.benchmarking import measure  # here, and not above: it imports torch, which --help does without
+    from ablation.benchmark.measure import measure  # here, and not above: it imports torch, which --help does without
 
     measure(options, Console())
     return 0

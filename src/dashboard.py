@@ -11,11 +11,9 @@ import os
 import sys
 from pathlib import Path
 
-from ablation.arguments import Parser
-from ablation.command_line import USER_MISTAKE
-from ablation.config import ROOT, Tracker
+from ablation.config.schema import ROOT, Tracker
 from ablation.errors import UserError
-from ablation.streams import make_unbreakable
+from ablation.program import USER_MISTAKE, Parser, make_unbreakable
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

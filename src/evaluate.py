@@ -20,7 +20,7 @@ Wrong input is one line and exit status 2.
 
 import sys
 
-from ablation.command_line import hydra_command
+from ablation.config.command_line import hydra_command
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return
-    from ablation.evaluation import main as evaluate  # here, and not above: it imports torch
+    from ablation.evaluation.evaluate import main as evaluate  # here, and not above: it imports torch
 
     evaluate(sys.argv[1:])
 

@@ -12,12 +12,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from ablation.arguments import Parser
 from ablation.errors import UserError
-from ablation.outputs import check_writable
+from ablation.program import Parser, check_writable, make_unbreakable
 from ablation.report import terminal
 from ablation.report.reporting import DEFAULT_OUTPUT, DEFAULT_PATHS, FORMATS, gather, watch, write
-from ablation.streams import make_unbreakable
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[Path], list[str]]:

@@ -25,15 +25,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from ablation.arguments import Parser
-from ablation.config import ROOT
+from ablation.config.schema import ROOT
 from ablation.errors import UserError, no_such
-from ablation.files import read_json, write_atomically, write_json
 from ablation.interrupts import asked_for
-from ablation.outputs import check_writable
+from ablation.program import Parser, check_writable, make_unbreakable
 from ablation.report.evidence import read_record
 from ablation.report.reporting import make_report
-from ablation.streams import make_unbreakable
+from ablation.runs.record.files import read_json, write_atomically, write_json
 
 REFERENCE = ROOT / "results" / "reference"
 PICTURES = ROOT / "docs" / "images" / "reference"
@@ -149,8 +147,8 @@ def unpack(archive: Path, results: Path) -> None:
 
     That another process trains one of them is an error, too: packed later, its state could replace a later one.
     """
-    from ablation import checkpoints  # here, and not above: these import torch, which --help does without
-    from ablation.folder import Busy, RunFolder
+    from ablation.runs.record import checkpoints  # here, and not above: these import torch, which --help does without
+    from ablation.runs.record.folder import Busy, RunFolder
 
     try:
         with tarfile.open(archive, "r:") as tar:

@@ -6,10 +6,11 @@ Everything lies in `conf/`: `python src/train.py --help` lists the groups, `--cf
 import hydra
 from omegaconf import DictConfig
 
-from ablation import config
-from ablation.command_line import hydra_command, job
+from ablation.config import compose
+from ablation.config.command_line import hydra_command
 from ablation.interrupts import Interrupts
-from ablation.outcome import Outcome
+from ablation.launching.job import job
+from ablation.runs.record.outcome import Outcome
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
@@ -17,8 +18,8 @@ def main(composed: DictConfig) -> object:
     """One job: its outcome, for the sweep's summary (or, alone, for the exit status)."""
 
     def work() -> Outcome:
-        checked = config.from_hydra(composed)
-        from ablation.run import run  # here, and not above: it imports torch, which --help and --cfg do without
+        checked = compose.from_hydra(composed)
+        from ablation.runs.run import run  # here, and not above: it imports torch, which --help and --cfg do without
 
         return run(checked)
 
@@ -26,6 +27,6 @@ def main(composed: DictConfig) -> object:
 
 
 if __name__ == "__main__":
-    config.register()
+    compose.register()
     with Interrupts():  # around everything: a signal while torch is being imported must not be lost
         hydra_command(main)

@@ -25,11 +25,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import ablation.run  # noqa: F401
 import sklearn.datasets  # noqa: F401 - once, for all the forks
 from runs import SMALL, TRAIN, essence
 
-import ablation.run  # noqa: F401
-from ablation.checkpoints import FRESH, present
+from ablation.runs.record.checkpoints import FRESH, present
 
 SWEEP = ("model.residual=true,false", "optimizer=sgd,adam", "schedule.steps=30")
 MOMENTS = ("any time", "in training", "writing", "finishing")

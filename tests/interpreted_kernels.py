@@ -6,7 +6,7 @@ TRITON_INTERPRET=1 PYTHONPATH=src python tests/interpreted_kernels.py
 import torch
 from torch import Tensor
 
-from ablation import cpu_kernels, gpu_kernels
+from ablation.networks import cpu_kernels, gpu_kernels
 
 SHAPES = [(4, 6, 5), (3, 16, 16), (5, 64, 8), (2, 100, 3)]
 """Pictures, channels, side: whole tiles and parts, one program and several, channels that fill a block or not."""

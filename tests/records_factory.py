@@ -54,7 +54,7 @@ def record(depth: int, residual: bool, seed: int = 0, **changes: Any) -> dict[st
             "overwrite": False,
             "results": "/somewhere/results",
             "model": {"depth": depth, "residual": residual, "width": 16, "init": "he_fan_in"},
-            "shortcut": {"name": shortcut, "_target_": f"ablation.shortcuts.{shortcut}"},
+            "shortcut": {"name": shortcut, "_target_": f"ablation.networks.shortcuts.{shortcut}"},
             "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "weight_decay_scope": "all"},
             "schedule": {"name": schedule} | SCHEDULES[schedule],
             "augmentation": {

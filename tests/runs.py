@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from ablation import config as configuration
-from ablation.config import Config
+from ablation.config import compose
+from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
-from ablation.outcome import Outcome
-from ablation.run import Steps, advance, digest, run
+from ablation.runs.record.outcome import Outcome
+from ablation.runs.run import Steps, advance, digest, run
 
 TRAIN = Path(__file__).resolve().parent.parent / "src" / "train.py"
 
@@ -41,7 +41,7 @@ TIMES = ("images_per_second", "wall_seconds")
 
 def small(results: Path, *overrides: str) -> Config:
     """The configuration of a small run."""
-    return configuration.compose([*SMALL, f"results={results}", *overrides])
+    return compose.compose([*SMALL, f"results={results}", *overrides])
 
 
 def finish(config: Config) -> Outcome:

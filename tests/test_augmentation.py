@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from ablation.augmentation import Augmentation, apply_operations, operations
+from ablation.data.augmentation import Augmentation, apply_operations, operations
 from ablation.errors import UserError
 
 SIZES = [(32, 32), (16, 16), (12, 20)]
@@ -145,7 +145,7 @@ def test_trivial_augment_is_uniform() -> None:
         return images
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ablation.augmentation.apply_operations", record)
+        patch.setattr("ablation.data.augmentation.apply_operations", record)
         Augmentation(policy="trivial_augment").policy_epoch(images, seeded())
     operation, magnitude = drawn
     assert stats.chisquare(operation.bincount(minlength=14)).pvalue > 0.001

@@ -13,7 +13,7 @@ import pytest
 import runs
 from PIL import Image
 
-from ablation.config import folder_digest
+from ablation.config.identity import folder_digest
 
 KINDS = {
     "keys and choices": {

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from records_factory import record, write_all
 
-from ablation import claims, paper
-from ablation.claims import CLAIMS, Claim, Finding, examine, findings, study_findings
-from ablation.report import evidence
+from ablation.report import claims, evidence, paper
+from ablation.report.claims import CLAIMS, Claim, Finding, examine, findings, study_findings
 from ablation.report.rules import (
     BEST_TEST,
     GRADIENT,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ablation.config import ROOT
+from ablation.config.schema import ROOT
 
 TINY = (
     "data=digits",

@@ -9,10 +9,11 @@ import torch
 import yaml
 
 from ablation import data
-from ablation.building import build_training
-from ablation.config import ROOT, Config, compose
+from ablation.config.compose import compose
+from ablation.config.schema import ROOT, Config
 from ablation.data import Images, Splits
 from ablation.errors import UserError
+from ablation.runs.build import build_training
 
 CONF = ROOT / "conf"
 GROUPS = ("model", "shortcut", "optimizer", "schedule", "augmentation", "data", "trainer", "tracker", "experiment")

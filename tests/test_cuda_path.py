@@ -20,13 +20,16 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ablation import config as configuration
-from ablation import cpu_kernels, data, fusing
-from ablation.building import build_training
+from ablation import data
+from ablation.config import compose
+from ablation.config.schema import ROOT
 from ablation.data import Images, Splits
-from ablation.networks import Network
-from ablation.optimizers import fast_arguments
-from ablation.training import Training
+from ablation.networks import cpu_kernels
+from ablation.networks import fused as fusing
+from ablation.networks.resnet import Network
+from ablation.runs.build import build_training
+from ablation.training.optimizers import fast_arguments
+from ablation.training.step import Training
 
 CUDA = torch.device("cuda:0")
 SMALL = ("model.depth=8", "model.width=4", "data.batch_size=8", "schedule.steps=20")
@@ -76,7 +79,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
 def training_of(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Training:
     made = splits()
     normalization = data.fit_normalization("pixel_mean", made.train)
-    training = build_training(configuration.compose([*SMALL, *overrides]), made, normalization, CUDA, "bfloat16")
+    training = build_training(compose.compose([*SMALL, *overrides]), made, normalization, CUDA, "bfloat16")
 
     def backward(_loss: Tensor) -> None:  # autograd's engine wants the driver
         for parameter in training.network.parameters():
@@ -86,7 +89,7 @@ def training_of(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Training:
     return training
 
 
-OPTIMIZERS = sorted(path.stem for path in (configuration.ROOT / "conf" / "optimizer").glob("*.yaml"))
+OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf" / "optimizer").glob("*.yaml"))
 OTHERS = {
     "plateau": ("schedule=plateau",),
     "warm-up": ("schedule=paper_warmup",),
@@ -150,7 +153,7 @@ class Operations(TorchDispatchMode):
 EVERYTHING = [
     f"{group}={path.stem}"
     for group in ("optimizer", "schedule", "augmentation", "shortcut")
-    for path in sorted((configuration.ROOT / "conf" / group).glob("*.yaml"))
+    for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
 ]
 
 
@@ -159,7 +162,7 @@ def test_the_reference_asks_for_nothing_that_cuda_cannot_repeat(choice: str) -> 
     """Else a GPU would refuse the step, or not resume bit-identically. Traced on the CPU, backward as well."""
     made = splits()
     normalization = data.fit_normalization("pixel_mean", made.train)
-    config = configuration.compose([*SMALL, "trainer=reference", choice])
+    config = compose.compose([*SMALL, "trainer=reference", choice])
     training = build_training(config, made, normalization, torch.device("cpu"), "float32")
     with Operations() as operations:
         training.advance()
@@ -172,9 +175,7 @@ def test_the_reference_asks_for_nothing_that_cuda_cannot_repeat(choice: str) -> 
 def test_what_an_optimizer_is_asked_for_lets_it_be_captured(optimizer: str) -> None:
     """torch refuses to capture the step of an optimizer that knows `capturable` and was not asked for it."""
 
-    names = set(
-        signature(get_object(configuration.compose([f"optimizer={optimizer}"]).optimizer["_target_"])).parameters
-    )
+    names = set(signature(get_object(compose.compose([f"optimizer={optimizer}"]).optimizer["_target_"])).parameters)
     assert fast_arguments(names, CUDA).get("capturable", False) == ("capturable" in names)
 
 
@@ -185,8 +186,8 @@ def test_what_an_optimizer_is_asked_for_lets_it_be_captured(optimizer: str) -> N
 def test_interpreted_kernels_agree_with_those_of_the_cpu() -> None:
     """Which agree with torch's batch norm (test_speed.py). bfloat16: the interpreter cuts off where a GPU rounds."""
     pytest.importorskip("triton", minversion="3.3", reason="before, its interpreter does not know NumPy 2")
-    program = configuration.ROOT / "tests" / "interpreted_kernels.py"
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(configuration.ROOT / "src")}
+    program = ROOT / "tests" / "interpreted_kernels.py"
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([sys.executable, program], env=environment, check=True, capture_output=True, text=True)
     differences = dict(line.split() for line in done.stdout.splitlines())
     assert float(differences["float32"]) < 1e-6
@@ -204,7 +205,7 @@ def test_kernels_are_compiled_for_a_gpu_that_is_not_here(kernel: str, capability
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
 
-    from ablation import gpu_kernels
+    from ablation.networks import gpu_kernels
 
     function = getattr(gpu_kernels, f"{kernel}_kernel")
     plan = gpu_kernels.Plan(torch.empty(128, 16, 32, 32, device="meta"))

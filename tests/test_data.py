@@ -17,8 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
-from ablation import data
-from ablation.data import Images, Normalization, Splits, fit_normalization, load
+from ablation.data import Images, Normalization, Splits, cifar, fit_normalization, load, loading, normalization
 from ablation.errors import UserError
 
 
@@ -37,7 +36,7 @@ def numbered(count: int) -> Images:
 @pytest.fixture
 def numbered_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """A data set `numbered` of 1000 training and 100 test pictures."""
-    monkeypatch.setitem(data.LOADERS, "numbered", lambda root: (numbered(1000), numbered(100), ("a", "b")))
+    monkeypatch.setitem(loading.LOADERS, "numbered", lambda root: (numbered(1000), numbered(100), ("a", "b")))
 
 
 def fails(key: str, **arguments: object) -> str:
@@ -157,7 +156,7 @@ def mini(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         test_list = [["test", md5(files["test"])]]
         meta = {"filename": "meta", "key": "names", "md5": md5(files["meta"])}
 
-    monkeypatch.setitem(data.LOADERS, "mini", partial(data._cifar, Mini))
+    monkeypatch.setitem(loading.LOADERS, "mini", partial(cifar._cifar, Mini))
     yield server
     server.http.shutdown()
     server.http.server_close()
@@ -293,7 +292,7 @@ def test_checksum_covers_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> str:
         train, test = pictures(20), pictures(10, seed=1)
         change(train, test)
-        monkeypatch.setitem(data.LOADERS, "changed", lambda root: (train, test, classes))
+        monkeypatch.setitem(loading.LOADERS, "changed", lambda root: (train, test, classes))
         return load("changed", Path(), 3, 0).checksum
 
     changed = [
@@ -311,7 +310,7 @@ def test_checksum_covers_everything(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("size", [(4, 4), (3, 5)])
-@pytest.mark.parametrize("kind", data.NORMALIZATIONS)
+@pytest.mark.parametrize("kind", normalization.NORMALIZATIONS)
 def test_normalization_is_numpys(kind: str, size: tuple[int, int]) -> None:
     train, other = pictures(2500, size), pictures(50, size, seed=1)
     scaled = train.images.numpy().astype(np.float64) / 255
@@ -323,7 +322,7 @@ def test_normalization_is_numpys(kind: str, size: tuple[int, int]) -> None:
     np.testing.assert_allclose(result.numpy(), expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", data.NORMALIZATIONS)
+@pytest.mark.parametrize("kind", normalization.NORMALIZATIONS)
 @pytest.mark.parametrize("value", [0, 77, 255])
 def test_constant_pixels_stay_finite(kind: str, value: int) -> None:
     train = pictures(2000)
@@ -337,7 +336,7 @@ def test_constant_pixels_stay_finite(kind: str, value: int) -> None:
         assert normalization(train.images)[:, 1:, 0].abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("kind", data.NORMALIZATIONS)
+@pytest.mark.parametrize("kind", normalization.NORMALIZATIONS)
 def test_all_constant_pictures_stay_finite(kind: str) -> None:
     images = torch.full((10, 3, 4, 4), 200, dtype=torch.uint8)
     assert fit_normalization(kind, Images(images, torch.zeros(10)))(images).abs().max() < 1e-6
@@ -481,7 +480,7 @@ def test_bad_image_folder(fault: str, tmp_path: Path) -> None:
 
 def test_image_folder_too_big_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder_of(tmp_path)
-    monkeypatch.setattr(data, "MAX_BYTES", 10 * 90 - 1)
+    monkeypatch.setattr("ablation.data.image_folder.MAX_BYTES", 10 * 90 - 1)
     assert "10 pictures of 6x5 need" in fails("data.root", root=tmp_path)
 
 

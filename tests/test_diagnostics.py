@@ -5,10 +5,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ablation import diagnostics, shortcuts
+from ablation.analysis import layers as diagnostics
+from ablation.analysis.layers import gradient_norms, response_stds
 from ablation.data import Images, Normalization
-from ablation.diagnostics import gradient_norms, response_stds
-from ablation.networks import Network
+from ablation.networks import shortcuts
+from ablation.networks.resnet import Network
 
 NORMALIZATION = Normalization(torch.full((3, 1, 1), 0.4), torch.full((3, 1, 1), 0.3))
 
@@ -56,7 +57,7 @@ def walk(state: dict[str, Tensor], x: Tensor, residual: bool, training: bool) ->
 
 @pytest.mark.parametrize("residual", [True, False])
 def test_response_stds(residual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablation.training.EVALUATION_BATCH", 7)  # several batches, the last one short
+    monkeypatch.setattr("ablation.training.evaluation.EVALUATION_BATCH", 7)  # several batches, the last one short
     monkeypatch.setattr(diagnostics, "RESPONSE_IMAGES", 17)
     net, images = some_network(residual), some_images(30)
     x = (images.images[:17].float() / 255 - 0.4) / 0.3

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ablation import data
-from ablation.config import ROOT
-from ablation.confusion import class_errors, class_table, confused_pairs
+from ablation.config.schema import ROOT
+from ablation.evaluation.confusion import class_errors, class_table, confused_pairs
 
 EVALUATE = ROOT / "src" / "evaluate.py"
 NETWORK = ("data=digits", "model.depth=8", "model.width=4", "trainer.precision=float32")

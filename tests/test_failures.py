@@ -17,12 +17,12 @@ import pytest
 import runs
 import torch
 
-from ablation import checkpoints
 from ablation.errors import UserError
-from ablation.files import read_json
 from ablation.interrupts import PROCESS_STARTED, Interrupts
-from ablation.run import advance
-from ablation.training import Training
+from ablation.runs.record import checkpoints
+from ablation.runs.record.files import read_json
+from ablation.runs.run import advance
+from ablation.training.step import Training
 
 # ----------------------------------------------------------------------------------------------------- one failing run
 
@@ -58,7 +58,10 @@ def test_the_last_good_checkpoint_is_named_and_good(tmp_path: Path) -> None:
 
 def test_a_fault_leaves_its_traceback_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one before the first step, such as a device without memory."""
-    for when, name in (("before", "ablation.run.build_training"), ("in", "ablation.training.Training.evaluate")):
+    for when, name in (
+        ("before", "ablation.runs.run.build_training"),
+        ("in", "ablation.training.step.Training.evaluate"),
+    ):
 
         def fault(*_: object, **__: object) -> None:
             raise RuntimeError("out of everything")
@@ -505,7 +508,7 @@ def test_finished_by_another_process_in_the_meantime(tmp_path: Path, monkeypatch
     """The other one ends between our look at the record and our taking the lock: nothing is trained twice."""
     config = runs.small(tmp_path / "here")
     runs.finish(runs.small(tmp_path / "there"))
-    from ablation import run
+    from ablation.runs import run
 
     load = run.load_data
 

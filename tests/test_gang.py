@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ablation import config as configuration
-from ablation import devices, networks
-from ablation.config import Config
+from ablation.config import compose
+from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
 from ablation.launching import gang
 from ablation.launching.gang import Gang
-from ablation.outcome import Outcome
-from ablation.run import advance, run
-from ablation.training import Training
+from ablation.networks import resnet as networks
+from ablation.runs.record.outcome import Outcome
+from ablation.runs.run import advance, run
+from ablation.training import devices
+from ablation.training.step import Training
 
 SMALL = (
     "data=digits",
@@ -54,7 +56,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def small(results: Path, *overrides: str) -> Config:
-    return configuration.compose([*SMALL, f"results={results}", *overrides])
+    return compose.compose([*SMALL, f"results={results}", *overrides])
 
 
 def seeds(count: int, *overrides: str) -> list[Config]:
@@ -171,7 +173,7 @@ def test_deterministic_runs_are_not_mixed_with_others(watched: Watched) -> None:
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the gang asks of CUDA, of two devices of 80 GB that are not there."""
     monkeypatch.setattr(devices, "pick_device", lambda name: torch.device("cuda:0" if name == "auto" else name))
-    monkeypatch.setattr(devices, "own_stream", lambda device: devices.nullcontext())
+    monkeypatch.setattr(devices, "own_stream", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
 

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import runs
 
-from ablation import config as configuration
-from ablation.config import Config
+from ablation.config import compose
+from ablation.config.identity import folder_digest
+from ablation.config.schema import Config
 
 SAME = {
+    "evaluations": {"trainer.evaluate_every": "2"},  # the final iterate is the result
     "device": {"trainer.device": "cuda"},
-    "compile": {"trainer.compile": "true"},
+    "compile": {"trainer.fused": "true"},
     "checkpoints": {"trainer.checkpoint_every": "7"},
     "progress": {"trainer.progress": "true"},
     "time limit": {"trainer.time_limit": "5"},
@@ -35,9 +37,9 @@ DIFFERENT = {
     "normalisation": {"data.normalization": "channel_standardize"},
     "batch": {"data.batch_size": "64"},
     "seed": {"seed": "1"},
-    "selection": {"selection": "best_test"},
     "early stopping": {"early_stopping": "3"},
-    "when it is evaluated": {"trainer.evaluate_every": "2"},  # which iterate is the best one depends on it
+    "selection": {"selection": "best_test"},
+    "when it is evaluated": {"selection": "best_test", "trainer.evaluate_every": "2"},  # the best iterate depends on it
 }
 
 
@@ -47,7 +49,7 @@ def base() -> Config:
 
 
 def identity(base: Config, changes: dict[str, str]) -> str:
-    return configuration.from_dict(base.to_dict(), changes).identity("float32")
+    return compose.from_dict(base.to_dict(), changes).identity("float32")
 
 
 @pytest.mark.parametrize("what", SAME)
@@ -78,9 +80,9 @@ def test_an_image_folder_is_known_by_its_content(tmp_path: Path) -> None:
         (tmp_path / place / "cat").mkdir(parents=True)
         (tmp_path / place / "cat" / "1.ppm").write_bytes(b"one")
     here, there = (tmp_path / place for place in ("here", "there"))
-    first = configuration.folder_digest(here)
-    assert configuration.folder_digest(there) == first
+    first = folder_digest(here)
+    assert folder_digest(there) == first
     (here / ".DS_Store").write_bytes(b"hidden")
-    assert configuration.folder_digest(here) == first
+    assert folder_digest(here) == first
     (there / "cat" / "1.ppm").write_bytes(b"two")  # as many bytes as before
-    assert configuration.folder_digest(there) != first
+    assert folder_digest(there) != first

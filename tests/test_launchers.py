@@ -15,7 +15,7 @@ import pytest
 from omegaconf import DictConfig
 
 from ablation.launching.processes import Slot, returned, slots, visible_gpus
-from ablation.outcome import Outcome
+from ablation.runs.record.outcome import Outcome
 
 TRAIN = Path(__file__).resolve().parents[1] / "src" / "train.py"
 RUN = [

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
-from ablation import config as configuration
-from ablation import shortcuts
-from ablation.networks import Network, layers_3x3, parameter_count
+from ablation.config import targets
+from ablation.config.schema import ROOT
+from ablation.networks import shortcuts
+from ablation.networks.resnet import Network, layers_3x3, parameter_count
 
-CONF = configuration.ROOT / "conf"
+CONF = ROOT / "conf"
 SHORTCUT_FILES = sorted((CONF / "shortcut").glob("*.yaml"), key=lambda path: path.stem)
 
 PARAMETERS = {  # depth: plain and A, B, C
@@ -73,7 +74,7 @@ def pictures(count: int = 3, height: int = 32, width: int = 32) -> Tensor:
 
 
 def of_file(path: Path) -> shortcuts.Shortcut:
-    return configuration.target("shortcut", yaml.safe_load(path.read_text()), given=3)
+    return targets.target("shortcut", yaml.safe_load(path.read_text()), given=3)
 
 
 @pytest.mark.parametrize("depth", PARAMETERS)
@@ -81,7 +82,7 @@ def test_parameter_counts_are_the_tables(depth: int, monkeypatch: pytest.MonkeyP
     kinds = [None, shortcuts.zero_padding, shortcuts.projection, shortcuts.projection_everywhere]
     plain, a, b, c = PARAMETERS[depth][0], *PARAMETERS[depth]
     monkeypatch.setattr(nn.Conv2d, "reset_parameters", lambda self: None)  # counted, not drawn: 1,202 layers take long
-    monkeypatch.setattr("ablation.networks.initialise", lambda module, init: None)
+    monkeypatch.setattr("ablation.networks.resnet.initialise", lambda module, init: None)
     with torch.device("meta"):
         counts = [parameter_count(Network(depth, kind)) for kind in kinds]
     assert counts == [plain, a, b, c]

@@ -10,14 +10,15 @@ from hydra.utils import get_object
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ablation import config as configuration
-from ablation import shortcuts
+from ablation.config import targets
+from ablation.config.schema import ROOT
 from ablation.errors import UserError
-from ablation.networks import Network
-from ablation.optimizers import build_optimizer, decayed, fast_arguments, go_on_from, l2_penalty, use_rate
+from ablation.networks import shortcuts
+from ablation.networks.resnet import Network
+from ablation.training.optimizers import build_optimizer, decayed, fast_arguments, go_on_from, l2_penalty, use_rate
 
 CPU = torch.device("cpu")
-OPTIMIZERS = sorted(path.stem for path in (configuration.ROOT / "conf" / "optimizer").glob("*.yaml"))
+OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf" / "optimizer").glob("*.yaml"))
 
 
 def network() -> Network:
@@ -26,7 +27,7 @@ def network() -> Network:
 
 
 def node(name: str) -> dict[str, object]:
-    return yaml.safe_load((configuration.ROOT / "conf" / "optimizer" / f"{name}.yaml").read_text())
+    return yaml.safe_load((ROOT / "conf" / "optimizer" / f"{name}.yaml").read_text())
 
 
 def backward(net: nn.Module, step: int = 0) -> Tensor:
@@ -80,7 +81,7 @@ def test_every_optimizer_reads_the_rate_and_steps_as_torchs_plain_loop(name: str
     accepted = set(inspect.signature(constructor).parameters)
     ours, theirs, rate = network(), network(), torch.tensor(7.0)
     fast = fast_arguments(accepted, CPU)
-    factory = configuration.target("optimizer", given | fast, given=1)
+    factory = targets.target("optimizer", given | fast, given=1)
     scope = str(given["weight_decay_scope"])
     optimizer = build_optimizer(factory, ours, scope, rate)
 
@@ -114,7 +115,7 @@ def test_every_optimizer_reads_the_rate_and_steps_as_torchs_plain_loop(name: str
 def test_the_rate_survives_a_state_dict(name: str) -> None:
     """load_state_dict puts a copy in the rate's place; use_rate mends that."""
     given, rate = node(name), torch.tensor(0.1)
-    factory = configuration.target("optimizer", given, given=1)
+    factory = targets.target("optimizer", given, given=1)
     net = network()
     optimizer = build_optimizer(factory, net, "all", rate)
     backward(net)
@@ -128,7 +129,7 @@ def test_the_notebooks_l2_is_a_loss_term() -> None:
     """1e-4 sum(w^2) on convolution kernels in the loss, as Keras adds it, is torch's weight_decay of 2e-4 there."""
     given = node("nesterov")
     ours, theirs, rate = network(), network(), torch.tensor(0.1)
-    factory = configuration.target("optimizer", given, given=1)
+    factory = targets.target("optimizer", given, given=1)
     optimizer = build_optimizer(factory, ours, str(given["weight_decay_scope"]), rate)
     reference = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, nesterov=True, foreach=False)
     for step in range(3):
@@ -187,5 +188,5 @@ def test_a_target_inside_an_argument_is_not_built(tmp_path: Path) -> None:
     nested = node("adam") | {"betas": {"_target_": "os.mkdir", "path": str(witness)}}
     for betas in (nested["betas"], inner):
         with pytest.raises(UserError, match=r"optimizer\.betas"):
-            configuration.target("optimizer", node("adam") | {"betas": betas}, given=1)
+            targets.target("optimizer", node("adam") | {"betas": betas}, given=1)
     assert not witness.exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ablation.config import ROOT
+from ablation.config.schema import ROOT
 
 README = ROOT / "README.md"
 EXAMPLE = re.compile(r"^<!-- example: (\S+) -->\s*^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)

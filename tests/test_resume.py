@@ -7,10 +7,10 @@ import pytest
 import runs
 import torch
 
-from ablation import checkpoints
-from ablation import config as configuration
+from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
-from ablation.run import advance
+from ablation.runs.record import checkpoints
+from ablation.runs.run import advance
 
 RECIPES = {
     "sgd": (),
@@ -60,7 +60,7 @@ def test_cut_off_anywhere(recipe: str, tmp_path: Path) -> None:
         assert len(rates) > 1, "this recipe is to exercise the falling rate"
 
 
-def asked_to_leave(config: configuration.Config, after: int) -> None:
+def asked_to_leave(config: Config, after: int) -> None:
     with Interrupts() as interrupts:
         steps = advance(config, interrupts)
         for _ in range(after):
@@ -123,7 +123,7 @@ def test_overwrite_keeps_the_old_record_and_goes_on_when_cut_off(tmp_path: Path)
 
 def test_a_generator_of_a_users_own_shortcut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout draws from torch's own generator, which the checkpoint holds as well."""
-    monkeypatch.setattr(configuration, "allowed_targets", lambda group: {"runs.Dropout", "torch.optim.SGD"})
+    monkeypatch.setattr("ablation.config.targets.allowed_targets", lambda group: {"runs.Dropout", "torch.optim.SGD"})
     overrides = ("shortcut.name=dropout", "shortcut._target_=runs.Dropout", "~shortcut.zeros")
     for name, cuts in (("undisturbed", ()), ("disturbed", (4, 4))):
         config = runs.small(tmp_path / name, *overrides)
@@ -150,9 +150,9 @@ def test_killed_while_finishing(kept: str, tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         if kept == "weights.pt":
-            patch.setattr("ablation.run.write_json", die)
+            patch.setattr("ablation.runs.run.write_json", die)
         elif kept == "record.json":
-            patch.setattr("ablation.checkpoints.remove", die)
+            patch.setattr("ablation.runs.record.checkpoints.remove", die)
         else:
             remove = Path.unlink
             patch.setattr(

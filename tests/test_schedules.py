@@ -8,15 +8,15 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ablation import config as configuration
-from ablation.config import compose
-from ablation.schedules import Schedule, build_schedule
+from ablation.config import schema
+from ablation.config.compose import compose
+from ablation.training.schedules import Schedule, build_schedule
 
 CPU = torch.device("cpu")
 
 
 @cache
-def composed(name: str) -> configuration.Schedule:
+def composed(name: str) -> schema.Schedule:
     return compose([f"schedule={name}"]).schedule
 
 

@@ -15,14 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ablation import config as configuration
-from ablation import cpu_kernels, data, devices, fusing
-from ablation.building import build_training
-from ablation.config import Config
+from ablation import data
+from ablation.config import compose
+from ablation.config.schema import Config
 from ablation.data import Images, Splits
-from ablation.networks import Network, norm_relu
-from ablation.shortcuts import projection, zero_padding
-from ablation.training import Evaluator, Training
+from ablation.networks import cpu_kernels
+from ablation.networks import fused as fusing
+from ablation.networks.resnet import Network, norm_relu
+from ablation.networks.shortcuts import projection, zero_padding
+from ablation.runs.build import build_training
+from ablation.training import cuda_graph, devices
+from ablation.training.evaluation import Evaluator
+from ablation.training.step import Training
 
 CPU = torch.device("cpu")
 
@@ -196,7 +200,7 @@ def splits(count: int = 40) -> Splits:
 
 def small(*overrides: str) -> Config:
     base = ("model.depth=8", "model.width=4", "data.batch_size=8", "schedule.steps=20", "trainer.device=cpu")
-    return configuration.compose([*base, *overrides])
+    return compose.compose([*base, *overrides])
 
 
 def training_of(config: Config, precision: str = "float32") -> Training:
@@ -204,9 +208,9 @@ def training_of(config: Config, precision: str = "float32") -> Training:
     return build_training(config, made, data.fit_normalization("pixel_mean", made.train), CPU, precision)
 
 
-def replayed(training: Training, capture: devices.Capture) -> Training:
+def replayed(training: Training, capture: cuda_graph.Capture) -> Training:
     training.capture = capture
-    training.replayed = devices.Replayed(capture)
+    training.replayed = cuda_graph.Replayed(capture)
     return training
 
 
@@ -242,7 +246,7 @@ def test_the_captured_rate_follows_the_schedule_to_the_last_step(schedule: str) 
         assert training.optimizer.param_groups[0]["lr"] is training.schedule.rate, step
     expected = table if schedule != "paper_warmup" else [config.schedule.warmup_lr] * 20  # it never warms up here
     assert rates == pytest.approx(expected)
-    assert (captures.calls, captures.replays) == (1, 20 - devices.CALLS_BEFORE_CAPTURE)
+    assert (captures.calls, captures.replays) == (1, 20 - cuda_graph.CALLS_BEFORE_CAPTURE)
     alone = training_of(config)
     for _ in range(20):
         alone.advance()
@@ -284,7 +288,7 @@ def test_on_a_gpu_a_step_is_a_graph_that_does_what_eager_steps_do() -> None:
     with devices.own_stream(device):
         normalization = data.fit_normalization("pixel_mean", made.train)
         graph, eager = (build_training(small(), made, normalization, device, "float32") for _ in range(2))
-        eager.replayed = devices.Replayed(None)
+        eager.replayed = cuda_graph.Replayed(None)
         for _ in range(20):
             graph.advance()
             eager.advance()
@@ -404,7 +408,8 @@ def test_augmentation_on_the_device_has_the_right_distribution() -> None:
 def test_the_benchmark_measures_in_turn_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import json
 
-    from ablation import benchmarking, measuring
+    from ablation.benchmark import contenders as measuring
+    from ablation.benchmark import measure as benchmarking
 
     monkeypatch.setattr(measuring, "fusible", lambda *_: False)
     monkeypatch.setattr(benchmarking, "random_pictures", lambda: measuring.random_pictures(64, 8))

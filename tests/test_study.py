@@ -19,8 +19,8 @@ import runs
 
 import study
 from ablation.errors import UserError
-from ablation.folder import RunFolder
 from ablation.interrupts import SIGNALS
+from ablation.runs.record.folder import RunFolder
 
 STUDY = runs.TRAIN.with_name("study.py")
 NAME = "plain8-digits-seed0-0123abcd"

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ablation import data
-from ablation.building import build_training, load_data
-from ablation.config import Config, compose
+from ablation.config.compose import compose
+from ablation.config.schema import Config
 from ablation.data import Images, Splits
-from ablation.run import digest
-from ablation.training import Training
+from ablation.runs.build import build_training, load_data
+from ablation.runs.run import digest
+from ablation.training.step import Training
 
 CPU = torch.device("cpu")
 

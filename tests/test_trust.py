@@ -10,10 +10,10 @@ import pytest
 import runs
 import torch
 
-from ablation import checkpoints
-from ablation import config as configuration
+from ablation.config import compose, targets
 from ablation.errors import UserError
-from ablation.files import sealed
+from ablation.runs.record import checkpoints
+from ablation.runs.record.files import sealed
 
 MARK = "executed"
 
@@ -65,13 +65,13 @@ def test_record_with_a_foreign_target(
     monkeypatch.chdir(tmp_path)
     saved = runs.small(tmp_path).to_dict() | {group: {"name": "x"} | node}
     with pytest.raises(UserError, match=group):
-        configuration.from_dict(saved)
+        compose.from_dict(saved)
     assert not list(tmp_path.iterdir())
 
 
 def test_every_target_in_conf_is_allowed() -> None:
     for group in ("shortcut", "optimizer"):
-        assert all(name.startswith(("ablation.", "torch.optim.")) for name in configuration.allowed_targets(group))
+        assert all(name.startswith(("ablation.", "torch.optim.")) for name in targets.allowed_targets(group))
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "..", ".x", "a/b", "a\\b", "a\nb", "a b", "", "x" * 65, "é", "~"])
@@ -79,7 +79,7 @@ def test_every_target_in_conf_is_allowed() -> None:
 def test_names_stay_inside(key: str, name: str, tmp_path: Path, base: dict[str, Any]) -> None:
     saved = base | {key: base[key] | {"name": name}}
     with pytest.raises(UserError, match=rf"{key}.name=.*part of a folder's name"):
-        configuration.from_dict(saved)
+        compose.from_dict(saved)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The sweeper under the one namespace in which Hydra looks for plugins."""
 
-from ablation.sweep import CheckedSweeper
+from ablation.launching.sweep import CheckedSweeper
 
 
 class AblationSweeper(CheckedSweeper):

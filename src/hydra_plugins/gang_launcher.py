@@ -10,8 +10,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from ablation import config as configuration
-from ablation.config import Config
+from ablation.config import compose
+from ablation.config.schema import Config
 from ablation.errors import UserError
 
 
@@ -45,7 +45,7 @@ class GangLauncher(Launcher):
             composed.hydra.job.id = composed.hydra.job.num = number
 
         def work(job: DictConfig) -> Config:
-            return configuration.from_hydra(job)
+            return compose.from_hydra(job)
 
         return run_job(
             hydra_context=self.hydra_context,

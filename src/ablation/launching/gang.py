@@ -1,7 +1,7 @@
 """Several runs in one process, a step of each in turn: small networks fill a GPU together, not one after the other.
 
 One ResNet-20 keeps a fraction of a large GPU busy. Here each run has a CUDA stream of its own, and a step is the launch
-of one CUDA graph, so a single thread of the host feeds all of them. A run is the generator `ablation.run.advance`: it
+of one CUDA graph, so a single thread of the host feeds all of them. A run is the generator `runs.run.advance`: it
 has its own folder, record, log and failure, and on the CPU it comes out bit-identical to the same run alone.
 """
 
@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ablation import devices
-from ablation.config import Config
+from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
-from ablation.outcome import Outcome
-from ablation.run import Steps, advance
+from ablation.runs.record.outcome import Outcome
+from ablation.runs.run import Steps, advance
+from ablation.training import devices
 
 AT_ONCE = {"cuda": 8, "mps": 1, "cpu": 1}
 """Runs at once on a device by its type; one run keeps the cores of a CPU busy."""

@@ -25,8 +25,8 @@ from omegaconf import DictConfig
 
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
-from ablation.outcome import Outcome
-from ablation.streams import Unbreakable, make_unbreakable
+from ablation.program import Unbreakable, make_unbreakable
+from ablation.runs.record.outcome import Outcome
 
 LOOK_AROUND_S = 0.5
 """How long a signal may go unnoticed while nothing else happens."""

@@ -24,11 +24,11 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 
-from ablation.config import ROOT
+from ablation.config.schema import ROOT
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
 from ablation.launching.processes import returned, run_jobs
-from ablation.outcome import Outcome
+from ablation.runs.record.outcome import Outcome
 
 if TYPE_CHECKING:  # Hydra imports this module at every start; submitit takes 0.2 s and is met only where it works
     import submitit

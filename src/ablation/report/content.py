@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablation import paper
-from ablation.claims import Finding, study_findings
+from ablation.report import paper
+from ablation.report.claims import Finding, study_findings
 from ablation.report.evidence import Evidence, now
 from ablation.report.rules import MIN_SEEDS, VERDICTS
 from ablation.report.studies import Setting, Study, missing, studies

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from ablation.paper import WARMUP_DEPTH
 from ablation.report.evidence import read_history
+from ablation.report.paper import WARMUP_DEPTH
 from ablation.report.statistics import Values, mean_interval
 from ablation.report.studies import Cell, Setting
 from ablation.report.tables import quoted_for

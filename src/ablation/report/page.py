@@ -10,8 +10,8 @@ from html import escape
 
 import pandas as pd
 
-from ablation import paper
-from ablation.claims import Finding
+from ablation.report import paper
+from ablation.report.claims import Finding
 from ablation.report.content import CHOICES, HOW_TO_START, Content, Illustration, Section
 
 STYLE = """

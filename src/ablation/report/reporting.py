@@ -128,7 +128,7 @@ def reuse(known: Drawn | None, part: Part, folder: Path) -> Drawn | None:
 def signature(part: Part) -> str:
     """A digest of the code and of the places, times and sizes of the files that a setting's figures are drawn from."""
     digest = hashlib.sha256(repr(part.setting.deviations).encode())
-    for name in ("figures.py", "tables.py", "studies.py", "statistics.py", "../paper.py"):
+    for name in ("figures.py", "tables.py", "studies.py", "statistics.py", "paper.py"):
         digest.update((Path(__file__).parent / name).read_bytes())
     for cell in part.setting.cells:
         for row in changes(list(cell.runs["folder"])):

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ablation import paper
+from ablation.report import paper
 from ablation.report.statistics import CONFIDENCE, Values, difference_interval, mean_interval, permutation_p
 from ablation.report.studies import Cell
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablation import paper
+from ablation.report import paper
 from ablation.report.statistics import Values
 
 EXECUTION_ONLY = ("seed", "overwrite", "results", "data.root", "trainer.", "tracker.")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablation import paper
-from ablation.claims import Finding
+from ablation.report import paper
+from ablation.report.claims import Finding
 from ablation.report.statistics import Values, difference_interval, mean_interval
 from ablation.report.studies import Cell, Setting, Study, differences
 

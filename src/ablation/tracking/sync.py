@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablation.errors import UserError
-from ablation.files import read_json
+from ablation.runs.record.files import read_json
 from ablation.tracking.wandb_runs import NoKey, RunView, Settings, Unreachable, mark_synced, no_key, read_config
 
 

@@ -17,7 +17,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from ablation.config import ROOT
+from ablation.config.schema import ROOT
 
 SYNC = "python src/dashboard.py sync"
 """What brings to W&B, later, whatever did not get there."""

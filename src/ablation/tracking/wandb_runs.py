@@ -30,10 +30,10 @@ import wandb
 import yaml
 from wandb.errors import UsageError
 
-from ablation import config as configuration
+from ablation.config import compose
 from ablation.errors import UserError
-from ablation.files import read_json
-from ablation.outcome import EXIT_STATUS
+from ablation.runs.record.files import read_json
+from ablation.runs.record.outcome import EXIT_STATUS
 
 KILLED = 128 + 9
 """Exit code shown for a run that ended without saying how."""
@@ -286,7 +286,7 @@ def tags(config: dict[str, Any]) -> list[str]:
 def cell(config: dict[str, Any], identity: str) -> str:
     """A label that the seeds of one setting share and nothing else does: name and hash of the run without its seed."""
     try:
-        typed = configuration.from_dict(config)
+        typed = compose.from_dict(config)
         found = [p for p in ("bfloat16", "float32") if typed.identity(p) == identity]
         shared = replace(typed, seed=0).identity(found[0] if found else typed.trainer.precision)
     except (UserError, OSError):  # an older schema, or an image folder that is not here: a cell of its own

@@ -1,0 +1,1 @@
+"""The plain and residual networks of He et al. 2015, their shortcuts and fused layers."""

@@ -1,0 +1,264 @@
+"""Batch norm, the sum with a shortcut and ReLU for a GPU, in Triton: two kernels forward, two backward.
+
+Few kernels, because at the size of CIFAR-10 each has little work. torch.compile makes 5 and 5 of these formulas (torch
+2.15, generated for compute capability 9.0), because a sum over all pixels is done in stages, each a kernel. Here the
+first kernel leaves one partial sum a program, so few that each program of the second adds them all up again for itself:
+no atomics, no order that changes from run to run, nothing to wait for.
+
+All pictures are channels_last, that is (rows, channels) in memory with rows = N H W; sums are float32. The formulas are
+those of Ioffe & Szegedy 2015 (arXiv 1502.03167, Sec. 3). Triton is imported here, so this module is imported only where
+there is a GPU; with TRITON_INTERPRET=1 its kernels run on the CPU, which is how they are tested.
+"""
+
+import warnings
+
+import torch
+import triton
+from torch import Tensor
+from triton import language as tl
+
+warnings.filterwarnings("ignore", "TRITON_DEFAULT_FP_FUSION")  # whether a product and a sum are rounded once or twice
+
+PARTIAL_VALUES = 4096
+"""Partial sums (programs times channels) of the first kernel: 16 KiB a sum for each program of the second to read."""
+
+TILE = 2048
+"""Values that a program has in hand at once."""
+
+PROGRAMS = 256
+"""Programs of a second kernel at most: about two for each multiprocessor of an H100."""
+
+
+@triton.jit
+def added_up(partial, c, P: tl.constexpr, BLOCK_P: tl.constexpr, C: tl.constexpr):
+    """(P, C) partial sums -> (BLOCK_C,), zeros behind C."""
+    p = tl.arange(0, BLOCK_P)
+    inside = (p < P)[:, None] & (c < C)[None, :]
+    return tl.sum(tl.load(partial + p[:, None] * C + c[None, :], inside, 0.0), 0)
+
+
+@triton.jit
+def moments_kernel(x, partial, rows, rows_each, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Each program's sums of x and x^2 over its rows: partial (2, programs, C)."""
+    program = tl.program_id(0)
+    c = tl.arange(0, BLOCK_C)
+    total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    squares = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    end = tl.minimum((program + 1) * rows_each, rows)
+    for start in range(program * rows_each, end, BLOCK_R):
+        r = start + tl.arange(0, BLOCK_R)
+        inside = (r < end)[:, None] & (c < C)[None, :]
+        values = tl.load(x + r[:, None] * C + c[None, :], inside, 0.0).to(tl.float32)
+        total += values
+        squares += values * values
+    tl.store(partial + program * C + c, tl.sum(total, 0), c < C)
+    tl.store(partial + (tl.num_programs(0) + program) * C + c, tl.sum(squares, 0), c < C)
+
+
+@triton.jit
+def normalise_kernel(
+    x,
+    skip,
+    y,
+    partial,
+    weight,
+    bias,
+    running_mean,
+    running_var,
+    batches,
+    mean,
+    inverse,
+    momentum,
+    eps,
+    rows,
+    rows_each,
+    HAS_SKIP: tl.constexpr,
+    P: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    C: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Y = relu(batch_norm(x) + skip); the first program also writes the statistics."""
+    program = tl.program_id(0)
+    c = tl.arange(0, BLOCK_C)
+    count = rows.to(tl.float32)
+    m = added_up(partial, c, P, BLOCK_P, C) / count
+    var = added_up(partial + P * C, c, P, BLOCK_P, C) / count - m * m
+    var = tl.where(var < 0.0, 0.0, var)
+    inv = 1.0 / tl.sqrt(var + eps)
+    scale = tl.load(weight + c, c < C, 0.0) * inv
+    offset = tl.load(bias + c, c < C, 0.0) - m * scale
+    if program == 0:
+        tl.store(mean + c, m, c < C)
+        tl.store(inverse + c, inv, c < C)
+        old = tl.load(running_mean + c, c < C, 0.0)
+        tl.store(running_mean + c, old + momentum * (m - old), c < C)
+        old = tl.load(running_var + c, c < C, 0.0)
+        tl.store(running_var + c, old + momentum * (var * (count / (count - 1.0)) - old), c < C)
+        tl.store(batches, tl.load(batches) + 1)
+    end = tl.minimum((program + 1) * rows_each, rows)
+    for start in range(program * rows_each, end, BLOCK_R):
+        r = start + tl.arange(0, BLOCK_R)
+        inside = (r < end)[:, None] & (c < C)[None, :]
+        there = r[:, None] * C + c[None, :]
+        values = tl.load(x + there, inside, 0.0).to(tl.float32) * scale[None, :] + offset[None, :]
+        if HAS_SKIP:
+            values += tl.load(skip + there, inside, 0.0).to(tl.float32)
+        values = tl.where(values < 0.0, 0.0, values)  # and what is not a number stays so, which a maximum would not do
+        tl.store(y + there, values.to(y.dtype.element_ty), inside)
+
+
+@triton.jit
+def gradient_sums_kernel(
+    dy,
+    x,
+    y,
+    dskip,
+    mean,
+    inverse,
+    partial,
+    rows,
+    rows_each,
+    HAS_SKIP: tl.constexpr,
+    C: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Each program's sums of the gradient behind ReLU, and of its product with the normalised x: (2, programs, C).
+
+    With a shortcut the former is the shortcut's gradient, and is written.
+    """
+    program = tl.program_id(0)
+    c = tl.arange(0, BLOCK_C)
+    m = tl.load(mean + c, c < C, 0.0)
+    inv = tl.load(inverse + c, c < C, 0.0)
+    total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    products = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    end = tl.minimum((program + 1) * rows_each, rows)
+    for start in range(program * rows_each, end, BLOCK_R):
+        r = start + tl.arange(0, BLOCK_R)
+        inside = (r < end)[:, None] & (c < C)[None, :]
+        there = r[:, None] * C + c[None, :]
+        g = tl.load(dy + there, inside, 0.0).to(tl.float32)
+        g = tl.where(tl.load(y + there, inside, 0.0).to(tl.float32) > 0.0, g, 0.0)
+        if HAS_SKIP:
+            tl.store(dskip + there, g.to(dskip.dtype.element_ty), inside)
+        total += g
+        products += g * (tl.load(x + there, inside, 0.0).to(tl.float32) - m[None, :]) * inv[None, :]
+    tl.store(partial + program * C + c, tl.sum(total, 0), c < C)
+    tl.store(partial + (tl.num_programs(0) + program) * C + c, tl.sum(products, 0), c < C)
+
+
+@triton.jit
+def gradient_kernel(
+    dy,
+    x,
+    y,
+    dx,
+    mean,
+    inverse,
+    weight,
+    partial,
+    dweight,
+    dbias,
+    rows,
+    rows_each,
+    MASKED: tl.constexpr,
+    P: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    C: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """The gradient in x; the first program also writes those in weight and bias. MASKED: dy is zero where y is."""
+    program = tl.program_id(0)
+    c = tl.arange(0, BLOCK_C)
+    db = added_up(partial, c, P, BLOCK_P, C)
+    dw = added_up(partial + P * C, c, P, BLOCK_P, C)
+    if program == 0:
+        tl.store(dbias + c, db, c < C)
+        tl.store(dweight + c, dw, c < C)
+    m = tl.load(mean + c, c < C, 0.0)
+    inv = tl.load(inverse + c, c < C, 0.0)
+    scale = tl.load(weight + c, c < C, 0.0) * inv
+    count = rows.to(tl.float32)
+    db = db / count
+    dw = dw / count
+    end = tl.minimum((program + 1) * rows_each, rows)
+    for start in range(program * rows_each, end, BLOCK_R):
+        r = start + tl.arange(0, BLOCK_R)
+        inside = (r < end)[:, None] & (c < C)[None, :]
+        there = r[:, None] * C + c[None, :]
+        g = tl.load(dy + there, inside, 0.0).to(tl.float32)
+        if not MASKED:
+            g = tl.where(tl.load(y + there, inside, 0.0).to(tl.float32) > 0.0, g, 0.0)
+        centred = (tl.load(x + there, inside, 0.0).to(tl.float32) - m[None, :]) * inv[None, :]
+        within = (g - db[None, :] - centred * dw[None, :]) * scale[None, :]
+        tl.store(dx + there, within.to(dx.dtype.element_ty), inside)
+
+
+class Plan:
+    """How the rows of (N, C, H, W) pictures are divided among the programs of the two kernels."""
+
+    def __init__(self, x: Tensor) -> None:
+        channels = x.shape[1]
+        self.rows = x.numel() // channels
+        block_c = triton.next_power_of_2(channels)
+        block_r = max(TILE // block_c, 1)
+        self.block = {"C": channels, "BLOCK_R": block_r, "BLOCK_C": block_c}
+        tiles = triton.cdiv(self.rows, block_r)
+        self.first_rows = block_r * triton.cdiv(tiles, max(PARTIAL_VALUES // block_c, 1))
+        self.second_rows = block_r * triton.cdiv(tiles, PROGRAMS)
+        self.first = triton.cdiv(self.rows, self.first_rows)
+        self.second = triton.cdiv(self.rows, self.second_rows)
+        self.partials = {"P": self.first, "BLOCK_P": triton.next_power_of_2(self.first)}
+
+    def partial(self, device: torch.device) -> Tensor:
+        """Room for the partial sums."""
+        return torch.empty(2, self.first, self.block["C"], device=device)
+
+
+def forward_pass(
+    x: Tensor,
+    skip: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    batches: Tensor,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `ablation.networks.cpu_kernels.forward_pass`: the output, the mean and the inverse standard deviation (C,)."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    has_skip = skip is not None
+    skip = x if skip is None else skip.contiguous(memory_format=torch.channels_last)
+    plan, y = Plan(x), torch.empty_like(x)
+    mean, inverse = torch.empty_like(weight), torch.empty_like(weight)
+    partial = plan.partial(x.device)
+    moments_kernel[(plan.first,)](x, partial, plan.rows, plan.first_rows, **plan.block)
+    statistics = (running_mean, running_var, batches, mean, inverse, momentum, eps)
+    sizes = (plan.rows, plan.second_rows, has_skip)
+    normalise_kernel[(plan.second,)](
+        x, skip, y, partial, weight, bias, *statistics, *sizes, **plan.partials, **plan.block
+    )
+    return y, mean, inverse
+
+
+def backward_pass(
+    dy: Tensor, x: Tensor, y: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor, has_skip: bool
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """As `cpu_kernels.backward_pass`: the gradients in x, in the shortcut's output, in weight and in bias."""
+    dy, x = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (dy, x))
+    plan, dx = Plan(x), torch.empty_like(x)
+    dskip = torch.empty_like(x) if has_skip else dx
+    dweight, dbias = torch.empty_like(weight), torch.empty_like(weight)
+    partial = plan.partial(x.device)
+    gradient_sums_kernel[(plan.first,)](
+        dy, x, y, dskip, mean, inverse, partial, plan.rows, plan.first_rows, has_skip, **plan.block
+    )
+    results = (mean, inverse, weight, partial, dweight, dbias, plan.rows, plan.second_rows, has_skip)
+    source = dskip if has_skip else dy
+    gradient_kernel[(plan.second,)](source, x, y, dx, *results, **plan.partials, **plan.block)
+    return dx, dskip if has_skip else None, dweight, dbias
