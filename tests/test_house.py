@@ -1,4 +1,4 @@
-"""The house: imports follow the way of the data downward, the report never imports torch, no file outgrows 300 lines."""
+"""The house: imports follow the way of the data, the report never imports torch, no file outgrows 300 lines."""
 
 import ast
 import subprocess
