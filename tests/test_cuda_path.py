@@ -165,7 +165,7 @@ def test_the_reference_asks_for_nothing_that_cuda_cannot_repeat(choice: str) -> 
     config = compose.compose([*SMALL, "trainer=reference", choice])
     training = build_training(config, made, normalization, torch.device("cpu"), "float32")
     with Operations() as operations:
-        training.advance()
+        training.take_step()
         training.evaluate(made.test)
     assert {"convolution_backward", "nll_loss_backward"} <= operations.names
     assert [name for name in sorted(operations.names) if NEVER_DETERMINISTIC.fullmatch(name)] == []

@@ -241,7 +241,7 @@ def test_the_captured_rate_follows_the_schedule_to_the_last_step(schedule: str) 
     replayed(training, captures)
     rates, table = [], training.schedule.table.tolist()
     for step in range(20):
-        training.advance()
+        training.take_step()
         rates.append(float(training.schedule.rate))
         assert training.optimizer.param_groups[0]["lr"] is training.schedule.rate, step
     expected = table if schedule != "paper_warmup" else [config.schedule.warmup_lr] * 20  # it never warms up here
@@ -249,7 +249,7 @@ def test_the_captured_rate_follows_the_schedule_to_the_last_step(schedule: str) 
     assert (captures.calls, captures.replays) == (1, 20 - cuda_graph.CALLS_BEFORE_CAPTURE)
     alone = training_of(config)
     for _ in range(20):
-        alone.advance()
+        alone.take_step()
     for name, value in alone.network.state_dict().items():
         assert torch.equal(value, training.network.state_dict()[name]), name
 
@@ -260,8 +260,8 @@ def test_what_cannot_be_captured_goes_on_without(capsys: pytest.CaptureFixture[s
 
     training, plain = replayed(training_of(small()), refuse), training_of(small())
     for _ in range(6):
-        training.advance()
-        plain.advance()
+        training.take_step()
+        plain.take_step()
     said = capsys.readouterr().out
     assert said.count("\n") == 1, "one line, once"
     assert "operation not permitted" in said
@@ -274,10 +274,10 @@ def test_a_checkpoint_is_captured_anew() -> None:
     captures = Captures()
     replayed(training, captures)
     for _ in range(5):
-        training.advance()
+        training.take_step()
     training.load_state_dict(training.state_dict())
     for _ in range(5):
-        training.advance()
+        training.take_step()
     assert captures.calls == 2, "the optimizer has other tensors after load_state_dict"
 
 
@@ -290,8 +290,8 @@ def test_on_a_gpu_a_step_is_a_graph_that_does_what_eager_steps_do() -> None:
         graph, eager = (build_training(small(), made, normalization, device, "float32") for _ in range(2))
         eager.replayed = cuda_graph.Replayed(None)
         for _ in range(20):
-            graph.advance()
-            eager.advance()
+            graph.take_step()
+            eager.take_step()
         assert graph.replayed.replay is not None
         for _ in range(5):
             graph.begin_evaluation(made.test)
@@ -302,7 +302,7 @@ def test_on_a_gpu_a_step_is_a_graph_that_does_what_eager_steps_do() -> None:
 def test_a_run_that_has_ended_leaves_nothing_on_the_device() -> None:
     """No cycle holds it, so that its memory is free for the next one at once."""
     training = training_of(small())
-    training.advance()
+    training.take_step()
     training.evaluate(splits().test)
     left = weakref.ref(training)
     gc.disable()
@@ -331,7 +331,7 @@ AUGMENTATIONS = ("none", "crop_flip", "shift_flip", "cutout", "trivial_augment")
 @pytest.mark.parametrize("schedule", ["paper", "paper_warmup", "plateau"])
 def test_a_step_asks_nothing_of_the_host(augmentation: str, schedule: str) -> None:
     training = training_of(small(f"augmentation={augmentation}", f"schedule={schedule}"), "bfloat16")
-    training.advance()  # begins the epoch, which does
+    training.take_step()  # begins the epoch, which does
     with NothingFromTheHost():
         training.device_step()
 
@@ -354,8 +354,8 @@ def test_weights_that_are_converted_at_once_are_those_of_autocast(overrides: tup
     at_once, by_layer = (training_of(small(*overrides), "bfloat16") for _ in range(2))
     by_layer.converted = []
     for _ in range(6):
-        at_once.advance()
-        by_layer.advance()
+        at_once.take_step()
+        by_layer.take_step()
     assert len(at_once.converted) > 7
     for name, value in by_layer.network.state_dict().items():
         assert torch.equal(value, at_once.network.state_dict()[name]), name

@@ -150,7 +150,7 @@ def orders(seed: int, epochs: int) -> list[list[int]]:
     for _ in range(epochs):
         seen.append([])
         for _ in range(training.steps_per_epoch):
-            training.advance()
+            training.take_step()
     return seen
 
 
@@ -182,7 +182,7 @@ def test_steps_and_running_sums_against_a_plain_loop(optimizer: str) -> None:
     )
     losses, objectives, wrong, steps = [], [], 0, 6
     for step in range(steps):
-        training.advance()
+        training.take_step()
         chosen = training.order[64 * step : 64 * (step + 1)].tolist()
         batch = []
         for place, i in enumerate(chosen, start=64 * step):
@@ -213,7 +213,7 @@ def test_steps_and_running_sums_against_a_plain_loop(optimizer: str) -> None:
 def test_evaluate_against_sklearn() -> None:
     training, splits = training_of(compose(["data=digits", "model.depth=8", "augmentation=none", "schedule=onecycle"]))
     for _ in range(12):
-        training.advance()
+        training.take_step()
     result = training.evaluate(splits.test)
     training.network.eval()
     with torch.no_grad():
@@ -278,7 +278,7 @@ def test_pictures_of_every_size_train(tmp_path: Path) -> None:
         config = compose(["data=digits", "data.batch_size=8", "model.depth=8", "model.width=4", extra])
         training = build_training(config, splits, data.fit_normalization("pixel_mean", odd), CPU, "float32")
         for _ in range(3):
-            training.advance()
+            training.take_step()
         sums = training.read_sums()
         assert sums.first_bad_step is None
         assert 0 <= sums.error <= 100
