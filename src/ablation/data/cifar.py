@@ -53,11 +53,12 @@ def fault_in(dataset: "type[CIFAR10]", root: Path) -> str | None:
 def download(dataset: "type[CIFAR10]", root: Path) -> None:
     """Let torchvision download and unpack the archive, one process at a time. Raises UserError, with advice."""
     created = [folder for folder in (root, *root.parents) if not folder.exists()]
-    archive, timeout = root / dataset.filename, socket.getdefaulttimeout()
+    archive, lock = root / dataset.filename, root / f".{dataset.filename}.lock"
+    timeout = socket.getdefaulttimeout()
     reason = "the archive is incomplete"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{dataset.filename}.lock"):
+        with FileLock(lock):
             socket.setdefaulttimeout(DOWNLOAD_STALL)
             dataset(str(root), download=True)  # downloads nothing if another process has done so meanwhile
     except (OSError, RuntimeError, EOFError, HTTPException, TarError, zlib.error) as error:
@@ -67,6 +68,7 @@ def download(dataset: "type[CIFAR10]", root: Path) -> None:
     if fault := fault_in(dataset, root):
         with suppress(OSError):  # a folder that is not empty stays
             for folder in created:
+                lock.unlink(missing_ok=True)
                 folder.rmdir()
         delete = f", delete the damaged {archive.name}" if archive.exists() else ""
         advice = f"download {dataset.url} (MD5 {dataset.tgz_md5}) by hand{delete} and put it or unpack it there"
