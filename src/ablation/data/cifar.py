@@ -67,8 +67,8 @@ def download(dataset: "type[CIFAR10]", root: Path) -> None:
         socket.setdefaulttimeout(timeout)
     if fault := fault_in(dataset, root):
         with suppress(OSError):  # a folder that is not empty stays
+            lock.unlink(missing_ok=True)
             for folder in created:
-                lock.unlink(missing_ok=True)
                 folder.rmdir()
         delete = f", delete the damaged {archive.name}" if archive.exists() else ""
         advice = f"download {dataset.url} (MD5 {dataset.tgz_md5}) by hand{delete} and put it or unpack it there"
