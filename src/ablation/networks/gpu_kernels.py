@@ -21,7 +21,7 @@ PARTIAL_VALUES = 4096
 """Partial sums (programs times channels) of the first kernel: 16 KiB a sum for each program of the second to read."""
 
 TILE = 2048
-"""Values that a program has in hand at once."""
+"""Values that a program holds at once."""
 
 PROGRAMS = 256
 """Programs of a second kernel at most: about two for each multiprocessor of an H100."""
