@@ -1,7 +1,6 @@
 """Shared fixtures: the real CIFAR-10, for the tests that need it."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +8,6 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are tiny, and the tests run on all cores as it is
-
-needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESTORE = REPOSITORY.parent / "shared" / "cifar10" / "restore.py"  # writes the official files from a local copy

@@ -1,54 +1,97 @@
-"""Runs the GPU's kernels in Triton's interpreter, on the CPU, beside the CPU's; prints the worst difference.
+"""The fused operation with the GPU's kernels in Triton's interpreter, on the CPU, against torch's batch norm.
 
-TRITON_INTERPRET=1 PYTHONPATH=src python tests/interpreted_kernels.py
+Not collected by itself, because Triton reads TRITON_INTERPRET when it is imported; test_cuda_path.py runs it, by
+`TRITON_INTERPRET=1 python -m pytest tests/interpreted_kernels.py`.
 """
 
+from typing import Any
+
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ablation.networks import cpu_kernels, gpu_kernels
-
-SHAPES = [(4, 6, 5), (3, 16, 16), (5, 64, 8), (2, 100, 3)]
-"""Pictures, channels, side: whole tiles and parts, one program and several, channels that fill a block or not."""
-
-
-def statistics(channels: int) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.full((channels,), 0.5), torch.full((channels,), 2.0), torch.tensor(7)
+from ablation.networks import fused, gpu_kernels
+from ablation.networks.resnet import Network, norm_relu
+from ablation.networks.shortcuts import projection, zero_padding
 
 
-def worst(dtype: torch.dtype, has_skip: bool, shape: tuple[int, int, int]) -> float:
-    """Over output, statistics and gradients: the norm of the difference over the norm."""
+def relative(expected: Tensor, found: Tensor) -> float:
+    expected, found = expected.detach().double(), found.detach().double()
+    return float((expected - found).norm() / expected.norm().clamp(min=1e-9))
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 5), (3, 16, 16), (5, 64, 8), (2, 100, 3)], ids=str)
+@pytest.mark.parametrize("has_skip", [False, True])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_against_batch_norm_in_float64(
+    shape: tuple[int, ...], has_skip: bool, dtype: torch.dtype, bound: float
+) -> None:
+    """Output, gradients and running statistics; one program and several, blocks of channels full or not."""
     count, channels, side = shape
-    generator = torch.Generator().manual_seed(0)
-    pictures = torch.randn(3, count, channels, side, side, generator=generator) * 3 + 1
-    x, skip, dy = (one.to(dtype).to(memory_format=torch.channels_last) for one in pictures)
-    weight, bias = torch.rand(2, channels, generator=generator) + 0.5
-    given = skip if has_skip else None
-    ours, exact = statistics(channels), statistics(channels)
-    forward = gpu_kernels.forward_pass(x, given, weight, bias, *ours, 0.3, 1e-5)
-    expected = cpu_kernels.forward_pass(x, given, weight, bias, *exact, 0.3, 1e-5)
-    backward = gpu_kernels.backward_pass(dy, x, expected[0], weight, *expected[1:], has_skip)
-    gradients = cpu_kernels.backward_pass(dy, x, expected[0], weight, *expected[1:], has_skip)
-    differences = []
-    for a, b in zip((*forward, *ours, *backward), (*expected, *exact, *gradients), strict=True):
-        assert (a is None) == (b is None)
-        if a is not None and b is not None:
-            assert (a.shape, a.dtype) == (b.shape, b.dtype)
-            differences.append(float((a.double() - b.double()).norm() / b.double().norm()))
-    return max(differences)
+    generator = torch.Generator().manual_seed(1)
+    x, skip, dy = torch.randn(3, count, channels, side, side, generator=generator).to(dtype)
+    x = x * 3 + 2  # a mean that the moments must not lose
+    results = []
+    for kind, operation in ((torch.float64, norm_relu), (dtype, fused.fused_norm_relu)):
+        norm = nn.BatchNorm2d(channels, momentum=0.3)
+        with torch.no_grad():
+            norm.weight.copy_(torch.linspace(0.5, 2, channels))
+            norm.bias.copy_(torch.linspace(-1, 1, channels))
+        norm = norm.double() if kind is torch.float64 else norm
+        inputs = [value.to(kind).requires_grad_() for value in ((x, skip) if has_skip else (x,))]
+        y = operation(norm, *inputs)
+        y.backward(dy.to(kind))
+        assert y.dtype == kind
+        results.append([y, *(value.grad for value in (*inputs, *norm.parameters())), *norm.buffers()])
+    same = (results[0][0] > 0) == (results[1][0] > 0)  # where rounding moves a value across zero, the gradient jumps
+    assert same.float().mean() > 0.99
+    for expected, found in zip(*results, strict=True):
+        assert relative(expected, found) < (bound if same.all() else 10 * bound)
 
 
-def hides_a_fault() -> bool:
-    """Whether what is not a number comes out as a number."""
-    x = torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last)
+@pytest.mark.parametrize("shortcut", [None, zero_padding, projection])
+def test_a_fused_network_is_the_same_network(shortcut: Any) -> None:
+    torch.manual_seed(0)
+    network, twin = Network(8, shortcut, width=4), Network(8, shortcut, width=4)
+    twin.load_state_dict(network.state_dict())
+    fused.fuse(twin)
+    x, labels = torch.randn(8, 3, 16, 16), torch.randint(10, (8,))
+    for one in (network, twin):
+        F.cross_entropy(one(x), labels).backward()
+    assert list(twin.state_dict()) == list(network.state_dict())
+    for (name, a), b in zip(network.named_parameters(), twin.parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert relative(a.grad, b.grad) < 1e-4, name
+    for name, value in network.state_dict().items():
+        assert torch.allclose(value.float(), twin.state_dict()[name].float(), atol=1e-5), name
+
+
+def test_nan_stays_nan() -> None:
+    x = torch.randn(2, 4, 3, 3)
     x[1, 2, 0, 0] = torch.nan
-    y, *_ = gpu_kernels.forward_pass(x, None, torch.ones(4), torch.zeros(4), *statistics(4), 0.1, 1e-5)
-    return not bool(y[:, 2].isnan().all())
+    assert fused.fused_norm_relu(nn.BatchNorm2d(4), x)[:, 2].isnan().all()
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    assert not hides_a_fault()
-    for dtype in (torch.float32, torch.bfloat16):
-        differences = [worst(dtype, has_skip, shape) for shape in SHAPES for has_skip in (False, True)]
-        print(str(dtype).removeprefix("torch."), max(differences))
+@pytest.mark.parametrize("fault", [None, "forward", "backward", "nan"])
+def test_kernels_that_compute_something_else_are_found(monkeypatch: pytest.MonkeyPatch, fault: str | None) -> None:
+    """Every run on a GPU compares its kernels with torch's operations first."""
+    real_forward, real_backward = gpu_kernels.forward_pass, gpu_kernels.backward_pass
+
+    def forward(*arguments: Any) -> Any:
+        y, mean, inverse = real_forward(*arguments)
+        return y * {"forward": 1.01, "nan": torch.nan}.get(fault or "", 1), mean, inverse
+
+    def backward(*arguments: Any) -> Any:
+        dx, *others = real_backward(*arguments)
+        dx[0, 3] *= 2 if fault == "backward" else 1  # one channel of one image
+        return dx, *others
+
+    monkeypatch.setattr(gpu_kernels, "forward_pass", forward)
+    monkeypatch.setattr(gpu_kernels, "backward_pass", backward)
+    if fault is None:
+        fused.check_kernels(torch.device("cpu"))
+    else:
+        with pytest.raises(RuntimeError, match="differ"):
+            fused.check_kernels(torch.device("cpu"))

@@ -223,7 +223,7 @@ DATA: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "links in a circle": ("image_folder", loop, "its links lead in a circle"),
     "links in a circle, CIFAR-10": ("cifar10", loop, "its links lead in a circle"),
     "mixed sizes": ("image_folder", mixed_sizes, "all must have one size"),
-    "a broken picture": ("image_folder", no_picture, "cannot be read as a picture"),
+    "a broken picture": ("image_folder", no_picture, "cannot be read as an image"),
     "missing data, no network": ("cifar10", no_folder, "by hand"),
     "corrupt batch file": ("cifar10", truncated_batch, "damaged"),
     "truncated download": ("cifar10", truncated_archive, "cifar-10-python.tar.gz"),

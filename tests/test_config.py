@@ -34,7 +34,7 @@ def step(config: Config, splits: Splits) -> None:
     normalization = data.fit_normalization(config.data.normalization, splits.train)
     training = build_training(config, splits, normalization, torch.device("cpu"), "float32")
     before = {name: p.detach().clone() for name, p in training.network.named_parameters()}
-    training.advance()
+    training.take_step()
     sums = training.read_sums()
     assert sums.steps == 1
     assert sums.first_bad_step is None

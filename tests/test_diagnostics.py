@@ -1,4 +1,4 @@
-"""Response and gradient sizes against a computation of their own, without hooks, from the state dict."""
+"""Response and gradient sizes against a computation without hooks, from the state dict."""
 
 import pytest
 import torch

@@ -165,7 +165,7 @@ def test_what_dies_of_a_signal_in_a_step_is_no_failure(tmp_path: Path, monkeypat
         steps = advance(runs.small(tmp_path), interrupts)
         next(steps)
         with monkeypatch.context() as patch:
-            patch.setattr(Training, "advance", compiler_killed)
+            patch.setattr(Training, "take_step", compiler_killed)
             outcome = runs.end_of(steps)
         interrupts.signal = None
     assert outcome.state == "interrupted"

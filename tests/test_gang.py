@@ -99,8 +99,8 @@ def test_a_failure_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             raise RuntimeError("out of memory")
         real(training)
 
-    real = Training.advance
-    monkeypatch.setattr(Training, "advance", failing)
+    real = Training.take_step
+    monkeypatch.setattr(Training, "take_step", failing)
     configs = [small(tmp_path, f"seed={seed}") for seed in range(3)]
     configs.insert(1, small(tmp_path, "data=cifar10", f"data.root={tmp_path / 'file' / 'below'}"))
     (tmp_path / "file").touch()  # so that nothing can be downloaded to below it
@@ -118,10 +118,10 @@ def test_a_signal_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         if training.seed == 1 and training.step == 2:
             signal.raise_signal(signal.SIGTERM)
 
-    real = Training.advance
+    real = Training.take_step
     configs = [small(tmp_path, f"seed={seed}") for seed in range(3)]
     with monkeypatch.context() as patched, Interrupts():
-        patched.setattr(Training, "advance", signalled)
+        patched.setattr(Training, "take_step", signalled)
         outcomes = Gang(configs, at_once=2).train()
     assert [outcome.state for outcome in outcomes] == ["interrupted"] * 3
     assert "not begun" in outcomes[2].message

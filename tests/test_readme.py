@@ -50,7 +50,6 @@ def test_the_readmes_examples_train(tmp_path: Path) -> None:
     for part in ("conf", "src", "sweeps"):
         shutil.copytree(ROOT / part, copy / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (*recipes.values(), *modules.values()):
-        assert not (copy / path).exists(), f"the example {path} is in the project already"
         (copy / path).write_text(found[path])
     chosen = {group: Path(path).stem for group, path in recipes.items()}
     command = [sys.executable, str(copy / "src" / "train.py"), *(f"{group}={name}" for group, name in chosen.items())]

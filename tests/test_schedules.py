@@ -3,8 +3,8 @@
 import math
 import random
 from functools import cache
-from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -44,31 +44,14 @@ def test_the_papers_table_value_by_value() -> None:
     torch.testing.assert_close(schedule.table, expected, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("step", "lr"),
-    [(0, 0.1), (31_999, 0.1), (32_000, 0.01), (32_001, 0.01), (47_999, 0.01), (48_000, 0.001), (63_999, 0.001)],
-)
-def test_the_papers_rate_at_the_boundaries(step: int, lr: float) -> None:
-    """`step` counts from 0: the first 32,000 steps are taken at 0.1."""
-    schedule = conf_schedule("paper")
-    schedule.step.fill_(step)
-    assert rates(schedule, [0.5]) == [pytest.approx(lr, rel=1e-6)]
-
-
 def test_milestones_scale_with_the_length() -> None:
     assert rates(conf_schedule("paper", steps=8), [0.5] * 8) == pytest.approx([0.1] * 4 + [0.01] * 2 + [0.001] * 2)
 
 
-def switch(errors: list[float], steps: int = 2000) -> int:
-    """The first step taken at the full rate, by the rule of the 110-layer nets."""
-    seen = rates(conf_schedule("paper_warmup", steps=steps), errors)
-    at = next((i for i, lr in enumerate(seen) if lr != pytest.approx(0.01)), len(seen))
-    assert seen[:at] == pytest.approx([0.01] * at)
-    return at
-
-
 def expected_switch(errors: list[float]) -> int:
-    """In integers of 1/128: after the first batch at which the last 100 have an error below 80 %, unseen ones wrong."""
+    """The first step at the full rate, in integers of 1/128: after the first batch at which the last 100 have an error
+    below 80 %, batches not seen yet being wrong.
+    """
     wrong = [128] * 100
     for step, error in enumerate(errors):
         wrong = [*wrong[1:], round(error * 128)]
@@ -81,7 +64,7 @@ STREAMS = {
     "learns at once": [0.0] * 100,
     "never learns": [0.9] * 500,
     "exactly 80 % is not below": [103 / 128, 102 / 128, 102 / 128, 103 / 128, 102 / 128] * 80,
-    "one picture less is below": [103 / 128, 102 / 128, 102 / 128, 102 / 128, 102 / 128] * 80,
+    "one image less is below": [103 / 128, 102 / 128, 102 / 128, 102 / 128, 102 / 128] * 80,
     "falls slowly": [round(128 * (0.9 - 0.0005 * step)) / 128 for step in range(700)],
     "one lucky batch is not enough": [115 / 128] * 150 + [0.0] + [115 / 128] * 200,
     "falls and rises again": [115 / 128] * 120 + [64 / 128] * 40 + [115 / 128] * 300,
@@ -91,15 +74,9 @@ STREAMS = {
 @pytest.mark.parametrize("name", STREAMS)
 def test_the_110_layer_rule(name: str) -> None:
     errors = STREAMS[name]
-    assert switch(errors) == expected_switch(errors)
-
-
-def test_what_the_streams_are_for() -> None:
-    assert expected_switch(STREAMS["learns at once"]) == 21
-    assert expected_switch(STREAMS["exactly 80 % is not below"]) == 400
-    assert 99 < expected_switch(STREAMS["one picture less is below"]) < 130
-    assert expected_switch(STREAMS["one lucky batch is not enough"]) == 351
-    assert 140 < expected_switch(STREAMS["falls and rises again"]) < 160
+    at = expected_switch(errors)
+    seen = rates(conf_schedule("paper_warmup", steps=2000), errors)
+    assert seen == pytest.approx([0.01] * at + [0.1] * (len(errors) - at))
 
 
 def test_the_warm_up_ends_for_good_and_moves_no_milestone() -> None:
@@ -139,9 +116,7 @@ def losses(kind: str) -> list[float]:
 
 
 @pytest.mark.parametrize("kind", ["steady", "just too little", "flat", "noisy"])
-@pytest.mark.parametrize(
-    "changes", [{}, {"min_delta": 0.0}, {"min_lr": 0.02}, {"patience": 1}, {"factor": 0.5}], ids=str
-)
+@pytest.mark.parametrize("changes", [{}, {"min_delta": 0.0}, {"min_lr": 0.02}, {"patience": 1}], ids=str)
 def test_plateau_is_keras(kind: str, changes: dict[str, float]) -> None:
     plan = {"factor": math.sqrt(0.1), "patience": 5, "min_delta": 0.01, "min_lr": 1e-6} | changes
     schedule, keras = conf_schedule("plateau", **changes), KerasPlateau(0.1, **plan)
@@ -151,7 +126,7 @@ def test_plateau_is_keras(kind: str, changes: dict[str, float]) -> None:
         schedule.end_epoch(loss)
         keras.on_epoch_end(loss)
     if kind == "flat":
-        assert keras.lr == plan["min_lr"] or "factor" in changes  # the case does reach the floor
+        assert keras.lr == plan["min_lr"], "the case is to reach the floor"
 
 
 def test_plateau_never_raises_the_rate() -> None:
@@ -161,30 +136,16 @@ def test_plateau_never_raises_the_rate() -> None:
         schedule.end_epoch(1.0)
 
 
-def test_onecycle_ends() -> None:
-    seen = rates(conf_schedule("onecycle", steps=100), [0.5] * 100)
-    assert max(seen) == pytest.approx(0.1)
-    assert seen[0] == pytest.approx(0.1 / 30)  # 30 equal steps up
-    assert seen.index(max(seen)) in (29, 30)
-    assert seen[-1] == pytest.approx(0.1 / 71)  # and down to one step above zero
-    changes = [after - before for before, after in pairwise(seen)]
-    up, down = changes[:29], changes[31:]
-    assert up == pytest.approx([up[0]] * len(up), abs=1e-7)
-    assert down == pytest.approx([down[0]] * len(down), abs=1e-7)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 22])
-def test_short_onecycle_is_positive_and_reaches_its_peak(steps: int) -> None:
+@pytest.mark.parametrize("steps", [1, 2, 3, 22, 100])
+def test_onecycle_is_two_straight_lines(steps: int) -> None:
+    """From 0 just before the first step up to the peak, and down to 0 just after the last."""
     seen = rates(conf_schedule("onecycle", steps=steps), [0.5] * steps)
-    assert all(lr > 0 for lr in seen)
-    assert max(seen) == pytest.approx(0.1)
+    top = max(round(0.3 * steps), 1)
+    assert seen == pytest.approx(np.interp(range(1, steps + 1), [0, top, steps + 1], [0, 0.1, 0]))
 
 
-def test_cosine_ends() -> None:
+def test_cosine_is_torchs() -> None:
     seen = rates(conf_schedule("cosine", steps=1000), [0.5] * 1000)
-    assert seen[0] == pytest.approx(0.1)
-    assert seen[500] == pytest.approx(0.05)
-    assert 0 < seen[-1] < 1e-6
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=1000)
     for lr in seen:
@@ -214,8 +175,3 @@ def test_state_round_trip(name: str) -> None:
         before = train(first, 0, cut)
         second.load_state_dict(first.state_dict())
         assert before + train(second, cut, 80) == whole
-
-
-def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown schedule"):
-        build_schedule("steps", 0.1, 10, CPU)

@@ -56,7 +56,7 @@ class Ours:
         devices.set_deterministic(self.deterministic)
         with self.stream:
             for _ in range(steps):
-                self.training.advance()
+                self.training.take_step()
 
 
 class Gang:
@@ -71,7 +71,7 @@ class Gang:
         for _ in range(steps):
             for member in self.members:
                 with member.stream:
-                    member.training.advance()
+                    member.training.take_step()
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):

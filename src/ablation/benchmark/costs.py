@@ -46,7 +46,7 @@ def costs_of_a_run(config: Config, splits: Splits, device: torch.device, step_se
         stack.enter_context(redirect_stdout(io.StringIO()))
         shown = show(folder.name, 0, steps, None, alone=True)
         stack.callback(shown.close)
-        work.training.advance()
+        work.training.take_step()
         interrupts = Interrupts()
         many = 1000
 
@@ -132,7 +132,7 @@ def bare_run(config: Config, splits: Splits, device: torch.device) -> Phases:
 
     def steps() -> Iterator[None]:
         while training.step < config.schedule.steps:
-            training.advance()
+            training.take_step()
             yield
             if training.step % every == 0:
                 training.read_sums()

@@ -118,7 +118,7 @@ class Trainer:
     precision: str = "auto"
     """auto: bfloat16 where the device has it in hardware, else float32."""
     fused: bool | None = None
-    """Batch norm, sum and ReLU as one operation; null: on a CPU and on CUDA, if the kernels can be built."""
+    """Batch norm, sum and ReLU as one operation; null: on CUDA, where the kernels work."""
     deterministic: bool = False
     evaluate_every: int | None = None
     """Steps between evaluations (history rows); null: once an epoch."""

@@ -1,23 +1,20 @@
 """Augmentation as tensor operations on a whole batch, in place of per-image transforms in worker processes.
 
-Implements, each as a plain number that turns it off at 0:
-
 - `padding` and `flip`: zero padding, a random crop, a random horizontal flip (He et al. 2015, Sec. 4.2; 4 pixels).
 - `shift`: a continuous uniform shift in both axes, bilinear, edges repeated, as Keras' `ImageDataGenerator` with
-  `fill_mode="nearest"` does it (the notebook's recipe; 4 pixels).
+  `fill_mode="nearest"` (the notebook's recipe; 4 pixels).
 - `cutout`: a square hole with its centre anywhere, clipped at the border (DeVries & Taylor 2017, arXiv 1708.04552;
   16 pixels for CIFAR-10, 8 for CIFAR-100).
 - `policy`: "trivial_augment", one random operation of random strength per image (Müller & Hutter 2021,
   arXiv 2103.10158), with the operations and strengths of `torchvision.transforms.TrivialAugmentWide`.
 
-Notable: everything random in an epoch is drawn at once, on the CPU (`Augmentation.draw`), so a seed means the same
-pictures on every device, and a step needs nothing from the host: `Augmentation.__call__` has static shapes, no
-synchronisation and no random numbers, so it can be captured in a CUDA graph. Padding and holes are zeros
-in normalised space, which is the mean image. The policy works on 8-bit pictures and changes from image to image, so it
-is applied once an epoch (`Augmentation.policy_epoch`), to all images with the same operation and strength together.
+All random numbers of an epoch are drawn at once, on the CPU (`draw`), so a seed means the same images on every device.
+`__call__` has static shapes, no synchronisation and no random numbers, so a CUDA graph can capture it. Padding and
+holes are zeros in normalised space: the mean image. The policy works on 8-bit images and changes from image to image,
+so it is applied once an epoch (`policy_epoch`), to all images with the same operation and strength together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from math import atan, degrees
@@ -26,8 +23,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from ablation.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -43,28 +38,21 @@ class Augmentation:
     cutout: int = 0
     """Side of the square hole, in pixels."""
     policy: str | None = None
-    """A key of `POLICIES`, applied before all else."""
-
-    def __post_init__(self) -> None:
-        """Raise UserError for an unknown policy; the ranges of the numbers are the schema's to check."""
-        if self.policy is not None and self.policy not in POLICIES:
-            raise UserError("augmentation.policy", self.policy, f"allowed are null, {', '.join(POLICIES)}")
+    """null or "trivial_augment"; it is applied before all else."""
 
     def policy_epoch(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Apply the policy to all images of an epoch: uint8 (N, 3, H, W) to the same, on the images' device.
+        """Apply the policy, if there is one, to all images of an epoch: uint8 (N, 3, H, W) to the same.
 
-        `generator` is a CPU generator. Without a policy the images are returned as they are and nothing is drawn.
+        `generator` is on the CPU, whatever the device of the images.
         """
-        return images if self.policy is None else POLICIES[self.policy](images, generator)
+        return images if self.policy is None else trivial_augment(images, generator)
 
-    def draw(self, count: int, size: int | Sequence[int], generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw everything random for `count` images of `size` (height and width, or one number for both).
+    def draw(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw what `count` images of `size` (height, width) need of these random numbers: CPU tensors (count,).
 
-        Returns CPU tensors of shape (count,), to be sliced by batch and handed to `__call__`; only what is used is
-        drawn. `crop_row`, `crop_column`: top left corner of the crop in the padded image, 0 to 2 * padding. `flip`:
-        bool. `shift_row`, `shift_column`: pixels. `hole_row`, `hole_column`: centre of the hole, a pixel of the image.
+        `crop_row`, `crop_column`: top left corner of the crop in the padded image, 0 to 2 * padding. `flip`: bool.
+        `shift_row`, `shift_column`: pixels. `hole_row`, `hole_column`: centre of the hole, a pixel of the image.
         """
-        height, width = (size, size) if isinstance(size, int) else size
         draws: dict[str, Tensor] = {}
         if self.padding or self.flip:
             for name in ("crop_row", "crop_column"):
@@ -74,14 +62,14 @@ class Augmentation:
             for name in ("shift_row", "shift_column"):
                 draws[name] = (2 * torch.rand(count, generator=generator) - 1) * self.shift
         if self.cutout:
-            for name, extent in (("hole_row", height), ("hole_column", width)):
+            for name, extent in zip(("hole_row", "hole_column"), size, strict=True):
                 draws[name] = torch.randint(extent, (count,), generator=generator)
         return draws
 
     def __call__(self, images: Tensor, draws: dict[str, Tensor]) -> Tensor:
         """Augment a normalised float batch (N, 3, H, W) with its slice of the draws, on the same device as the batch.
 
-        The result has the shape and type of `images`; a crop or a flip leaves it channels_last.
+        The result has the shape and dtype of `images`; a crop or a flip leaves it channels_last.
         """
         if self.padding or self.flip:
             images = crop_and_flip(images, draws["crop_row"], draws["crop_column"], draws["flip"], self.padding)
@@ -115,7 +103,7 @@ def shift(images: Tensor, row: Tensor, column: Tensor) -> Tensor:
     # The edges repeat because the coordinates are clamped: not every device has grid_sample's own border mode.
     rows = (torch.arange(height, device=images.device) + row[:, None]).clamp(0, height - 1)  # (N, H)
     columns = (torch.arange(width, device=images.device) + column[:, None]).clamp(0, width - 1)  # (N, W)
-    y, x = (2 * rows + 1) / height - 1, (2 * columns + 1) / width - 1  # as grid_sample counts, pixels being areas
+    y, x = (2 * rows + 1) / height - 1, (2 * columns + 1) / width - 1  # grid_sample's coordinates, pixels as areas
     grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)  # (N, H, W, 2)
     return F.grid_sample(images, grid.to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
 
@@ -135,11 +123,11 @@ def cut_out(images: Tensor, row: Tensor, column: Tensor, length: int) -> Tensor:
 # ---------------------------------------------------------------------------------------------- trivial augment
 
 BINS = 31  # strengths of an operation, as in torchvision
-CHUNK = 1024  # most images handed to one operation: bounds the float copies that it makes
+CHUNK = 1024  # most images given to one operation: bounds the float copies that it makes
 
 
 class Operation(NamedTuple):
-    """One entry of the policy: what it does to uint8 (N, 3, H, W) images, and the strengths to choose from."""
+    """One operation of the policy on uint8 (N, 3, H, W) images, and the magnitudes to choose from."""
 
     apply: Callable[[Tensor, float], Tensor]
     magnitudes: tuple[float, ...] = (0.0,) * BINS
@@ -156,8 +144,7 @@ def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
     sign = 1 - 2 * torch.randint(2, (len(images),), generator=generator)
     signed = torch.tensor([entry.signed for entry in table])
     magnitudes = torch.tensor([entry.magnitudes for entry in table], dtype=torch.float64)
-    magnitude = magnitudes[operation, strength] * torch.where(signed[operation], sign, 1)
-    return apply_operations(images, operation, magnitude)
+    return apply_operations(images, operation, magnitudes[operation, strength] * sign.where(signed[operation], 1))
 
 
 def apply_operations(images: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
@@ -170,46 +157,38 @@ def apply_operations(images: Tensor, operation: Tensor, magnitude: Tensor) -> Te
         dim=0, return_inverse=True, return_counts=True
     )
     order = group.argsort(stable=True)
-    arranged = images[order.to(images.device)]
-    done: list[Tensor] = []
-    for (number, value), together in zip(pairs.tolist(), arranged.split(sizes.tolist()), strict=True):
-        done.extend(table[int(number)].apply(chunk, value) for chunk in together.split(CHUNK))
+    parts = zip(pairs.tolist(), images[order.to(images.device)].split(sizes.tolist()), strict=True)
+    done = [table[int(i)].apply(chunk, value) for (i, value), part in parts for chunk in part.split(CHUNK)]
     return torch.cat(done)[order.argsort().to(images.device)]
 
 
 @cache
 def operations() -> dict[str, Operation]:
-    """The operations by name, in torchvision's order and with its "wide" magnitudes; torchvision is imported here."""
-    from torchvision.transforms.v2 import functional as tv
+    """The operations by name, in torchvision's order and with its "wide" magnitudes."""
+    from torchvision.transforms.v2 import functional as tv  # not above: importing it takes a second
 
     def even(start: float, end: float) -> tuple[float, ...]:
         return tuple(torch.linspace(start, end, BINS).tolist())
 
-    def affine(images: Tensor, translate: list[int], shear: list[float], center: list[float] | None) -> Tensor:
-        return tv.affine(images, angle=0.0, translate=translate, scale=1.0, shear=shear, center=center)
+    def move(images: Tensor, translate: tuple[int, int] = (0, 0), slope: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+        shear, center = [degrees(atan(s)) for s in slope], None if any(translate) else [0.0, 0.0]
+        return tv.affine(images, angle=0.0, translate=list(translate), scale=1.0, shear=shear, center=center)
 
-    def slope(magnitude: float) -> float:
-        return degrees(atan(magnitude))
-
-    shears, translations, factors = even(0.0, 0.99), even(0.0, 32.0), even(0.0, 0.99)
+    factors, pixels = even(0.0, 0.99), even(0.0, 32.0)
+    bits = tuple(8.0 - round(6 * i / (BINS - 1)) for i in range(BINS))
     return {
         "Identity": Operation(lambda x, m: x),
-        "ShearX": Operation(lambda x, m: affine(x, [0, 0], [slope(m), 0.0], [0, 0]), shears, True),
-        "ShearY": Operation(lambda x, m: affine(x, [0, 0], [0.0, slope(m)], [0, 0]), shears, True),
-        "TranslateX": Operation(lambda x, m: affine(x, [int(m), 0], [0.0, 0.0], None), translations, True),
-        "TranslateY": Operation(lambda x, m: affine(x, [0, int(m)], [0.0, 0.0], None), translations, True),
-        "Rotate": Operation(tv.rotate, even(0.0, 135.0), True),
-        "Brightness": Operation(lambda x, m: tv.adjust_brightness(x, 1 + m), factors, True),
-        "Color": Operation(lambda x, m: tv.adjust_saturation(x, 1 + m), factors, True),
-        "Contrast": Operation(lambda x, m: tv.adjust_contrast(x, 1 + m), factors, True),
-        "Sharpness": Operation(lambda x, m: tv.adjust_sharpness(x, 1 + m), factors, True),
-        "Posterize": Operation(
-            lambda x, m: tv.posterize(x, int(m)), tuple(8 - round(6 * i / (BINS - 1)) for i in range(BINS))
-        ),
+        "ShearX": Operation(lambda x, m: move(x, slope=(m, 0.0)), factors, signed=True),
+        "ShearY": Operation(lambda x, m: move(x, slope=(0.0, m)), factors, signed=True),
+        "TranslateX": Operation(lambda x, m: move(x, translate=(int(m), 0)), pixels, signed=True),
+        "TranslateY": Operation(lambda x, m: move(x, translate=(0, int(m))), pixels, signed=True),
+        "Rotate": Operation(tv.rotate, even(0.0, 135.0), signed=True),
+        "Brightness": Operation(lambda x, m: tv.adjust_brightness(x, 1 + m), factors, signed=True),
+        "Color": Operation(lambda x, m: tv.adjust_saturation(x, 1 + m), factors, signed=True),
+        "Contrast": Operation(lambda x, m: tv.adjust_contrast(x, 1 + m), factors, signed=True),
+        "Sharpness": Operation(lambda x, m: tv.adjust_sharpness(x, 1 + m), factors, signed=True),
+        "Posterize": Operation(lambda x, m: tv.posterize(x, int(m)), bits),
         "Solarize": Operation(tv.solarize, even(255.0, 0.0)),
         "AutoContrast": Operation(lambda x, m: tv.autocontrast(x)),
         "Equalize": Operation(lambda x, m: tv.equalize(x)),
     }
-
-
-POLICIES: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {"trivial_augment": trivial_augment}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled pictures on the CPU."""
+    """Labelled images."""
 
     images: Tensor
     """(N, 3, H, W) uint8."""
@@ -17,38 +17,37 @@ class Images:
     """(N,) int64, indices into `Splits.classes`."""
 
     def __len__(self) -> int:
-        """The number of pictures."""
         return len(self.labels)
 
     def __getitem__(self, index: Tensor | slice) -> "Images":
-        """The pictures at `index`, an int64 tensor or a slice."""
         return Images(self.images[index], self.labels[index])
+
+
+Source = tuple[Images, Images, tuple[str, ...]]
+"""What is read from a source: training images, test images and class names."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set, ready for training."""
+    """A data set on the CPU, ready for training."""
 
     train: Images
     val: Images | None
     test: Images
     classes: tuple[str, ...]
     checksum: str
-    """First 16 hex digits of the SHA-256 over class names, split sizes, pictures and labels."""
-
-
-TEST_SHARE = 0.2  # of a data set without a test set of its own, the usual share for one of this size
+    """First 16 hex digits of the SHA-256 over class names, split sizes, images and labels."""
 
 
 def split_off_test(images: Images) -> tuple[Images, Images]:
-    """Split into training and test pictures, always the same way: `TEST_SHARE` of each class, at least one picture.
+    """Split a data set that has no test set into training and test images: of each class, 20 % and at least one test.
 
-    Stratified, so that small classes are in both parts; the seed is fixed, so that the test set never depends on a run.
+    The seed is fixed, so that the test set never depends on a run.
     """
-    labels = images.labels.numpy()
-    order = np.random.RandomState(0).permutation(len(labels))
-    by_class = [order[labels[order] == label] for label in np.unique(labels)]
-    sizes = [max(1, round(TEST_SHARE * len(members))) for members in by_class]
-    test = np.sort(np.concatenate([members[:size] for members, size in zip(by_class, sizes, strict=True)]))
-    train = np.sort(np.concatenate([members[size:] for members, size in zip(by_class, sizes, strict=True)]))
-    return images[torch.from_numpy(train)], images[torch.from_numpy(test)]
+    order = np.random.RandomState(0).permutation(len(images))
+    labels = images.labels.numpy()[order]
+    test = torch.zeros(len(images), dtype=torch.bool)
+    for label in np.unique(labels):
+        members = order[labels == label]
+        test[members[: max(1, round(0.2 * len(members)))]] = True
+    return images[~test], images[test]

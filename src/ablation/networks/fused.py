@@ -1,90 +1,69 @@
-"""Batch norm, the sum with a shortcut and ReLU as one operation: in C++ on a CPU, in Triton on a GPU.
+"""Batch norm, the sum with a shortcut and ReLU as one operation, on a GPU: `gpu_kernels`, in Triton.
 
-Eager, they are three operations, each of which reads and writes all of its input, forward and backward: 28 % of a step
-of ResNet-20 on a CPU with AVX512-BF16 (torch's profiler, one thread). torch.compile was tried up to commit e103d4e and
-was no help: of the modules themselves it made Welford's recurrence, slower than eager, and what it made of plain sums
-took half a minute to three minutes to build, was slower than `cpu_kernels.cpp`, and more kernels than `gpu_kernels.py`.
-Convolutions stay the library's.
-
-Bounds, tested where mean and standard deviation are of one size: in float32 it agrees with torch's batch norm to 1e-5,
-in bfloat16 to the rounding of its output.
+Eager, they are three operations, and each reads and writes all of its input, forward and backward. Convolutions stay
+cuDNN's. In float32 the fused operation agrees with torch's batch norm to 1e-5 where mean and standard deviation are of
+one size, in bfloat16 to the rounding of its output.
 """
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ablation.networks import cpu_kernels
 from ablation.networks.resnet import Block, Network, norm_relu
 
 
 def fusible(asked: bool | None, device: torch.device) -> bool:
-    """Whether to fuse batch norm and ReLU: what `trainer.fused` says; null: where there are kernels for it.
-
-    False, and one line that says why, where they do not work: no C++ compiler, or no Triton for the GPU.
-    """
-    if not (device.type in ("cuda", "cpu") if asked is None else asked):
+    """Whether to fuse: `asked` is `trainer.fused`, and None means on CUDA. Where it cannot be, one line says why."""
+    if not (device.type == "cuda" if asked is None else asked):
         return False
-    if fault := kernel_fault(device):
-        print(f"no fused batch norm, going on without it: {fault}", flush=True)
-        return False
-    return True
-
-
-def kernel_fault(device: torch.device) -> str | None:
-    """Why the fused operation cannot be used on `device`, in a line, found by trying; None if it can."""
+    fault = None if device.type == "cuda" else f"its kernels are for a CUDA GPU, not for the device {device.type}"
     try:
-        try_kernels(device)
-    except Exception as error:  # the C++ compiler, the loader and Triton raise whatever they like
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
-    return None
+        if fault is None:
+            check_kernels(device)
+    except Exception as error:  # Triton and the compilers that it starts raise errors of many kinds
+        fault = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+    if fault:
+        print(f"no fused batch norm, going on without it: {fault}", flush=True)
+    return fault is None
 
 
-CHECKED: tuple[tuple[tuple[int, int, int], bool, torch.dtype, float], ...] = (
-    ((8, 24, 12), True, torch.float32, 1e-3),
-    ((9, 16, 31), False, torch.float32, 1e-3),
-    ((9, 16, 31), False, torch.bfloat16, 1e-2),
-)
-"""Pictures, channels and side, with a shortcut or not, number format, greatest relative difference: each way through
-the kernels, with several threads and parts of groups."""
+def check_kernels(device: torch.device) -> None:
+    """Compare output, gradients and running statistics on `device` with those of torch's own operations.
 
-
-def try_kernels(device: torch.device) -> None:
-    """Compare the fused operation on `device` with torch's own, whatever a compiler has made of it here.
-
-    Raises RuntimeError where they differ, and whatever the compiler raises.
+    Raises RuntimeError where they differ, and whatever Triton raises.
     """
-    for (count, channels, side), has_skip, dtype, bound in CHECKED:
-        generator = torch.Generator().manual_seed(0)
-        pictures = torch.randn(3, count, channels, side, side, generator=generator).to(device, dtype)
-        x, skip, dy = (one.contiguous(memory_format=torch.channels_last) for one in pictures)
+    for shape, has_skip, dtype, bound in (  # with and without a shortcut, whole blocks of channels and parts of them
+        ((8, 24, 12, 12), True, torch.float32, 1e-3),
+        ((9, 16, 31, 31), False, torch.float32, 1e-3),
+        ((9, 16, 31, 31), False, torch.bfloat16, 1e-2),
+    ):
+        values = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+        x, skip, dy = (value.contiguous(memory_format=torch.channels_last) for value in values)
         results = []
         for operation in (norm_relu, fused_norm_relu):
-            norm = nn.BatchNorm2d(channels, device=device)
-            inputs = [one.clone().requires_grad_() for one in ((x, skip) if has_skip else (x,))]
+            norm = nn.BatchNorm2d(shape[1], device=device)
+            inputs = [value.clone().requires_grad_() for value in ((x, skip) if has_skip else (x,))]
             y = operation(norm, *inputs)
             y.backward(dy)
-            results.append([y.detach(), *(one.grad for one in (*inputs, *norm.parameters())), *norm.buffers()])
-        for exact, ours in zip(*results, strict=True):
-            difference = float((exact.double() - ours.double()).norm())
-            if not difference <= bound * float(exact.double().norm()):  # nor if it is not a number
+            results.append([y.detach(), *(value.grad for value in (*inputs, *norm.parameters())), *norm.buffers()])
+        for expected, found in zip(*results, strict=True):
+            difference = float((expected.double() - found.double()).norm())
+            if not difference <= bound * float(expected.double().norm()):  # so written, it catches NaN too
                 raise RuntimeError("its results here differ from those of torch's batch norm")
 
 
 def fuse(network: nn.Module) -> None:
-    """Let the network train with the fused operation, in place; evaluation, and its state dict, stay as they are."""
+    """Make the network train with the fused operation, in place. Its evaluation and state dict stay as they are."""
     for module in network.modules():
         if isinstance(module, Block | Network):
             module.norm_relu = fused_norm_relu
 
 
 def plain_copy(network: nn.Module) -> nn.Module:
-    """A copy that is made of torch's own operations only: measuring on it needs no kernels."""
+    """A copy of the network that is not fused."""
     twin = copy.deepcopy(network)
     for module in twin.modules():
         vars(module).pop("norm_relu", None)
@@ -92,11 +71,11 @@ def plain_copy(network: nn.Module) -> nn.Module:
 
 
 def fused_norm_relu(norm: nn.BatchNorm2d, x: Tensor, skip: Tensor | None = None) -> Tensor:
-    """`ablation.networks.resnet.norm_relu` as one operation; where the kernels do not do it, it is that function."""
+    """`ablation.networks.resnet.norm_relu` in one operation; for what the kernels lack it is that function."""
     whole = norm.affine and norm.track_running_stats and norm.momentum is not None
-    if not (norm.training and whole and x.dtype in (torch.float32, torch.bfloat16)):
-        return norm_relu(norm, x, skip)
-    return BatchNormReLU.apply(x, skip, norm.weight, norm.bias, norm)
+    if norm.training and whole and x.dtype in (torch.float32, torch.bfloat16):
+        return BatchNormReLU.apply(x, skip, norm.weight, norm.bias, norm)
+    return norm_relu(norm, x, skip)
 
 
 class BatchNormReLU(torch.autograd.Function):
@@ -104,9 +83,10 @@ class BatchNormReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, skip: Tensor | None, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-        running = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
-        forward, _ = passes(x.device)
-        y, mean, inverse = forward(x, skip, weight, bias, *running, norm.momentum, norm.eps)
+        from ablation.networks import gpu_kernels  # not above: Triton may be missing where there is no GPU
+
+        rest: Any = (norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum, norm.eps)
+        y, mean, inverse = gpu_kernels.forward_pass(x, skip, weight, bias, *rest)
         ctx.save_for_backward(x, y, weight, mean, inverse)
         ctx.has_skip = skip is not None
         return y
@@ -114,20 +94,7 @@ class BatchNormReLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        from ablation.networks import gpu_kernels
+
         x, y, weight, mean, inverse = ctx.saved_tensors
-        _, backward = passes(x.device)
-        return *backward(gradients[0], x, y, weight, mean, inverse, ctx.has_skip), None
-
-
-Pass = Callable[..., tuple[Any, ...]]
-
-
-def passes(device: torch.device) -> tuple[Pass, Pass]:
-    """Forward and backward for tensors on `device`. Raises RuntimeError where there are none."""
-    if device.type == "cuda":
-        from ablation.networks import gpu_kernels  # Triton is only where there may be a GPU
-
-        return gpu_kernels.forward_pass, gpu_kernels.backward_pass
-    if device.type == "cpu":
-        return cpu_kernels.forward_pass, cpu_kernels.backward_pass
-    raise RuntimeError(f"there are no kernels for {device.type}")
+        return *gpu_kernels.backward_pass(gradients[0], x, y, weight, mean, inverse, ctx.has_skip), None

@@ -1,13 +1,11 @@
 """Batch norm, the sum with a shortcut and ReLU for a GPU, in Triton: two kernels forward, two backward.
 
-Few kernels, because at the size of CIFAR-10 each has little work. torch.compile makes 5 and 5 of these formulas (torch
-2.15, generated for compute capability 9.0), because a sum over all pixels is done in stages, each a kernel. Here the
-first kernel leaves one partial sum a program, so few that each program of the second adds them all up again for itself:
-no atomics, no order that changes from run to run, nothing to wait for.
+The formulas are those of Ioffe & Szegedy 2015 (arXiv 1502.03167, Sec. 3), sums in float32. Images are channels_last:
+(rows, channels) in memory, rows = N H W. There are few kernels because at CIFAR-10's size each has little work
+(torch.compile makes 5 and 5). The first leaves one partial sum for each of its programs, so few that each program of
+the second adds them all up again: no atomics, so the same bits in every run, and nothing to wait for.
 
-All pictures are channels_last, that is (rows, channels) in memory with rows = N H W; sums are float32. The formulas are
-those of Ioffe & Szegedy 2015 (arXiv 1502.03167, Sec. 3). Triton is imported here, so this module is imported only where
-there is a GPU; with TRITON_INTERPRET=1 its kernels run on the CPU, which is how they are tested.
+With TRITON_INTERPRET=1 the kernels run on the CPU, which is how they are tested (tests/interpreted_kernels.py).
 """
 
 import warnings
@@ -23,7 +21,7 @@ PARTIAL_VALUES = 4096
 """Partial sums (programs times channels) of the first kernel: 16 KiB a sum for each program of the second to read."""
 
 TILE = 2048
-"""Values that a program has in hand at once."""
+"""Values that a program holds at once."""
 
 PROGRAMS = 256
 """Programs of a second kernel at most: about two for each multiprocessor of an H100."""
@@ -105,7 +103,7 @@ def normalise_kernel(
         values = tl.load(x + there, inside, 0.0).to(tl.float32) * scale[None, :] + offset[None, :]
         if HAS_SKIP:
             values += tl.load(skip + there, inside, 0.0).to(tl.float32)
-        values = tl.where(values < 0.0, 0.0, values)  # and what is not a number stays so, which a maximum would not do
+        values = tl.where(values < 0.0, 0.0, values)  # keeps NaN, which a maximum would not
         tl.store(y + there, values.to(y.dtype.element_ty), inside)
 
 
@@ -199,7 +197,7 @@ def gradient_kernel(
 
 
 class Plan:
-    """How the rows of (N, C, H, W) pictures are divided among the programs of the two kernels."""
+    """How the rows of (N, C, H, W) images are divided among the programs of the two kernels."""
 
     def __init__(self, x: Tensor) -> None:
         channels = x.shape[1]
@@ -230,7 +228,10 @@ def forward_pass(
     momentum: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `ablation.networks.cpu_kernels.forward_pass`: the output, the mean and the inverse standard deviation (C,)."""
+    """relu(batch_norm(x) + skip) over (N, C, H, W), and the batch's mean and inverse standard deviation (C,).
+
+    The running statistics, and `batches`, the count of batches behind them, are updated in place.
+    """
     x = x.contiguous(memory_format=torch.channels_last)
     has_skip = skip is not None
     skip = x if skip is None else skip.contiguous(memory_format=torch.channels_last)
@@ -249,7 +250,7 @@ def forward_pass(
 def backward_pass(
     dy: Tensor, x: Tensor, y: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor, has_skip: bool
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """As `cpu_kernels.backward_pass`: the gradients in x, in the shortcut's output, in weight and in bias."""
+    """The gradients in x, in the shortcut's output if there is one, in weight and in bias."""
     dy, x = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (dy, x))
     plan, dx = Plan(x), torch.empty_like(x)
     dskip = torch.empty_like(x) if has_skip else dx

@@ -5,7 +5,7 @@ first layer of stages 2 and 3 with stride 2; global average pooling; a linear la
 ReLU after it; in a residual block the sum comes before the last ReLU. The plain net is the same net without the sum.
 
 The names in the state dict are those of torchvision's ResNet (`conv1`, `bn1`, `layer1.0.conv1`, ...,
-`layer2.0.downsample.0`, ..., `fc`). Nothing depends on the size of the input picture.
+`layer2.0.downsample.0`, ..., `fc`). Images may have any size.
 """
 
 from typing import Literal
@@ -19,7 +19,7 @@ Init = Literal["he_fan_in", "he_fan_out", "glorot"]
 
 
 def norm_relu(norm: nn.BatchNorm2d, x: Tensor, skip: Tensor | None = None) -> Tensor:
-    """ReLU of the batch norm of `x`, plus a shortcut's output; `networks.fused` has a fused one to put in place."""
+    """ReLU of the batch norm of `x`, plus a shortcut's output; `networks.fused` replaces it on a GPU."""
     y = norm(x)
     return F.relu(y if skip is None else y + skip)
 
@@ -68,9 +68,9 @@ class Network(nn.Module):
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"depth must be 6n + 2 and at least 8, not {depth}")
-        blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
+        blocks = (depth - 2) // 6
         self.layer1 = stage(width, width, 1, blocks, shortcut)
         self.layer2 = stage(width, 2 * width, 2, blocks, shortcut)
         self.layer3 = stage(2 * width, 4 * width, 2, blocks, shortcut)
@@ -95,7 +95,6 @@ def stage(in_channels: int, out_channels: int, stride: int, blocks: int, shortcu
 
 
 def initialise(module: nn.Conv2d | nn.Linear, init: Init) -> None:
-    """Draw the weights as `init` says and set the bias, if there is one, to zero."""
     if init == "glorot":
         nn.init.xavier_uniform_(module.weight)
     else:
@@ -106,14 +105,12 @@ def initialise(module: nn.Conv2d | nn.Linear, init: Init) -> None:
 
 def layers_3x3(network: nn.Module) -> list[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:
     """The 3x3 convolutions in network order, each with the batch norm behind it: the layers of the paper's Figure 7."""
-    modules = dict(network.named_modules())
-    layers = []
-    for name, module in modules.items():
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and "downsample" not in name:
-            norm = modules[name.replace("conv", "bn")]
-            assert isinstance(norm, nn.BatchNorm2d)
-            layers.append((name, module, norm))
-    return layers
+    modules: dict[str, nn.Module] = dict(network.named_modules())
+    return [
+        (name, module, modules[name.replace("conv", "bn")])  # type: ignore[misc]  # `bn` names batch norms
+        for name, module in modules.items()
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and "downsample" not in name
+    ]
 
 
 def parameter_count(network: nn.Module) -> int:

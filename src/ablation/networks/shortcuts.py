@@ -4,8 +4,7 @@ Options A, B and C are those of He et al. 2015 (arXiv 1512.03385, Sec. 3.3 and 4
 notebook this project grew from, known as ResNet-D's (He et al. 2018, arXiv 1812.01187, Fig. 2c).
 
 A shortcut is a function `(in_channels, out_channels, stride) -> nn.Module | None`; None is the identity.
-`conf/shortcut` names each; a new one is one such function and one YAML file. Further arguments come from the YAML, by
-keyword.
+`conf/shortcut` names each; a new one is one such function and one YAML file, which may hold further keyword arguments.
 """
 
 from typing import Literal, Protocol
@@ -21,21 +20,16 @@ class Shortcut(Protocol):
 
 
 class ZeroPadding(nn.Module):
-    """Every `stride`-th pixel, and zeros for the channels that the input lacks; it has no parameters.
-
-    (N, C, H, W) -> (N, C + before + after, ceil(H / stride), ceil(W / stride))
-    """
+    """Every `stride`-th pixel, with `before` and `after` channels of zeros around the input's; it has no parameters."""
 
     def __init__(self, stride: int, before: int, after: int) -> None:
         super().__init__()
         self.stride, self.before, self.after = stride, before, after
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, before + C + after, ceil(H / stride), ceil(W / stride))."""
         x = x[:, :, :: self.stride, :: self.stride]
         return F.pad(x, (0, 0, 0, 0, self.before, self.after))
-
-    def extra_repr(self) -> str:
-        return f"stride={self.stride}, before={self.before}, after={self.after}"
 
 
 def zero_padding(

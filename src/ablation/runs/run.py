@@ -185,7 +185,7 @@ class Work:
             while training.step < steps and not self.stopped_early:
                 if reason := interrupts.reason:
                     return self.leave(reason)
-                training.advance()
+                training.take_step()
                 shown.step(training.step)
                 yield
                 if training.step % every == 0 or training.step == steps:

@@ -1,4 +1,4 @@
-"""Where and in which number format a run is executed: picked by themselves, or as asked, or a clear error."""
+"""On which device and in which precision a run is executed, and the process-wide settings of torch that it needs."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -7,35 +7,37 @@ import torch
 
 from ablation.errors import UserError
 
-# CUDA's libraries read these once, when they are first used: then it is too late.
+# Set at import because CUDA reads both once, when it starts. What the user has set stays.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
-os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # streams beyond it, 8 otherwise, wait for each other
+os.environ.setdefault(
+    "CUDA_DEVICE_MAX_CONNECTIONS", "32"
+)  # by default torch's 32 streams share 8 queues: runs would wait
 
 
 def pick_device(name: str, key: str = "trainer.device") -> torch.device:
-    """The device called `name`; "auto": a GPU, else the CPU. Raises UserError, about `key`, if it is not there."""
+    """The device called `name`; "auto" is a GPU if there is one. Raises UserError, about `key`, if it is not there."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
+    if name == "cuda" and cuda:
+        name = f"cuda:{torch.cuda.current_device()}"
     present = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *(["mps"] if mps else [])]
-    whole = f"cuda:{torch.cuda.current_device()}" if name == "cuda" and cuda else name
-    if whole not in present:  # before torch sees it, which has errors of its own for what is no device's name
+    if name not in present:
         raise UserError(key, name, f"no such device here; allowed: {', '.join(present)}")
-    return torch.device(whole)
+    return torch.device(name)
 
 
 def pick_precision(name: str, device: torch.device) -> str:
     """Return "bfloat16" or "float32"; "auto" is bfloat16 where the device multiplies it in hardware."""
     if name != "auto":
         return name
-    return "bfloat16" if has_bfloat16(device) else "float32"
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 pays: compute capability 8.0 on CUDA, AVX512-BF16 or AMX on a CPU."""
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        supported = torch.cuda.get_device_capability(device) >= (8, 0)
+    elif device.type == "cpu":
+        supported = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        supported = False
+    return "bfloat16" if supported else "float32"
 
 
 def device_name(device: torch.device) -> str:
@@ -54,7 +56,7 @@ def device_name(device: torch.device) -> str:
 def set_deterministic(wanted: bool) -> None:
     """Bit-identical kernels for `trainer=reference`: no TF32, no choice of algorithm by timing; otherwise both.
 
-    All of it is the process's own state, so every run sets it for itself, and a gang trains only runs of one kind.
+    These are settings of the process, so every run makes them for itself, and a gang trains only runs of one kind.
     """
     torch.use_deterministic_algorithms(wanted)
     torch.backends.cudnn.deterministic = wanted
@@ -64,18 +66,13 @@ def set_deterministic(wanted: bool) -> None:
 
 
 def own_stream(device: torch.device) -> AbstractContextManager[object]:
-    """A new CUDA stream as the current one, as often as it is entered; elsewhere nothing.
+    """A new CUDA stream, current whenever the context is entered; on other devices nothing.
 
-    A run does all its work on the device inside of it: so its work overlaps with that of other runs, and a CUDA graph
-    can be captured, which the default stream does not allow.
+    A run does all its work on the device inside of it, so that it overlaps with that of other runs, and that a CUDA
+    graph can be captured, which the default stream does not allow.
     """
     if device.type != "cuda":
         return nullcontext()
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     return torch.cuda.stream(stream)
-
-
-def idle(device: torch.device) -> bool:
-    """Whether the current stream has done all its work, so that reading a result does not wait."""
-    return device.type != "cuda" or torch.cuda.current_stream(device).query()

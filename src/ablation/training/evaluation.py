@@ -12,7 +12,7 @@ from ablation.data import Images, Normalization
 from ablation.training.cuda_graph import Capture, Replayed
 
 EVALUATION_BATCH = 500
-"""Pictures; from 1000 on, a layer's output is above glibc's 32 MiB, and its memory is fetched anew each time."""
+"""Images. From 1000 on, a layer's output is above glibc's 32 MiB, and its memory is fetched anew each time."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Evaluation:
 
 
 class Evaluator:
-    """A network's evaluation on one set, which is kept on the device; `run` does it, `result` reads what came out."""
+    """Evaluates a network on one set, which is kept on the device; `result` waits for what `run` has started."""
 
     def __init__(
         self,
@@ -36,51 +36,46 @@ class Evaluator:
         capture: Capture | None = None,
     ) -> None:
         self.network, self.normalization, self.autocast = network, normalization, autocast
-        self.source = images  # kept alive: `Training` knows it by its id, which another set must not get
+        self.source = images  # kept alive, because `Training` finds the evaluator by the set's id
         device = normalization.mean.device
         self.images = Images(images.images.to(device), images.labels.to(device))
         self.loss = torch.zeros((), device=device)
-        self.confusion: Tensor | None = None  # made when the network says how many classes there are
+        self.confusion: Tensor | None = None  # made when the logits show the number of classes
         self.replayed = Replayed(capture)
 
     def run(self) -> None:
-        """Have the device do it."""
+        """Start the evaluation on the device."""
         self.replayed(self.device_run)
 
     def device_run(self) -> None:
-        """Sum loss and confusion over the set, in evaluation mode; the network's mode is put back."""
+        """Sum loss and confusion over the set, in evaluation mode; the network's mode is restored."""
         training = self.network.training
         self.network.eval()
         self.loss.zero_()
         if self.confusion is not None:
             self.confusion.zero_()
-        with torch.no_grad():
-            for batch, labels in batches(self.images, self.loss.device):
-                self.add(batch, labels)
+        for batch, labels in batches(self.images, self.loss.device):
+            with torch.no_grad(), self.autocast:
+                logits = self.network(self.normalization(batch).contiguous(memory_format=torch.channels_last)).float()
+            classes = logits.shape[1]
+            if self.confusion is None:
+                self.confusion = torch.zeros(classes * classes, dtype=torch.int64, device=logits.device)
+            self.loss += F.cross_entropy(logits, labels, reduction="sum")
+            # index_add and not bincount, which asks the host for its length
+            self.confusion.index_add_(0, labels * classes + logits.argmax(1), torch.ones_like(labels))
         self.network.train(training)
 
-    def add(self, batch: Tensor, labels: Tensor) -> None:
-        """Count a batch, uint8 (N, 3, H, W) with its labels (N,)."""
-        with self.autocast:
-            logits = self.network(self.normalization(batch).contiguous(memory_format=torch.channels_last)).float()
-        classes = logits.shape[1]
-        if self.confusion is None:
-            self.confusion = torch.zeros(classes * classes, dtype=torch.int64, device=logits.device)
-        self.loss += F.cross_entropy(logits, labels, reduction="sum")
-        # index_add and not bincount, which asks the host for its length
-        self.confusion.index_add_(0, labels * classes + logits.argmax(1), torch.ones_like(labels))
-
     def result(self) -> Evaluation:
-        """What the last `run` measured; waits for the device."""
+        """What the last `run` measured."""
         assert self.confusion is not None, "an empty set cannot be evaluated"
-        classes = math.isqrt(len(self.confusion))
+        classes, count = math.isqrt(len(self.confusion)), len(self.images)
         table = self.confusion.view(classes, classes).cpu()
-        count, right = len(self.images), int(table.diagonal().sum())
-        return Evaluation(float(self.loss) / count, 100 * (count - right) / count, table)
+        wrong = count - int(table.diagonal().sum())
+        return Evaluation(float(self.loss) / count, 100 * wrong / count, table)
 
 
 def evaluate(network: nn.Module, images: Images, normalization: Normalization, autocast: torch.autocast) -> Evaluation:
-    """Mean loss (nats), error (percent) and confusion of `network` on `images`."""
+    """Evaluate `network` on `images` once."""
     evaluator = Evaluator(network, images, normalization, autocast)
     evaluator.run()
     return evaluator.result()

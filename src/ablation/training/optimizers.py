@@ -1,8 +1,9 @@
 """Optimizers: the scope of weight decay, and a learning rate that lives on the device.
 
-The optimizer itself is any class that `conf/optimizer` names: `factory(parameter_groups, **arguments)`.
+The optimizer itself is any class that `conf/optimizer` names: `factory(parameter_groups)`.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,17 +13,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
-def decayed(network: nn.Module, scope: str) -> list[nn.Parameter]:
+def decayed(network: nn.Module, scope: str) -> list[Tensor]:
     """The parameters that weight decay acts on.
 
-    "all": every one, as Caffe's solver does unless told otherwise; "weights": those of convolutions and linear layers,
-    no biases and no batch norm; "convolutions": convolution kernels only, as the notebook's kernel_regularizer.
+    "all": every one, Caffe's default; "weights": those of convolutions and linear layers, no biases and no batch norm;
+    "convolutions": convolution kernels only, as the notebook's kernel_regularizer.
     """
-    kinds: dict[str, tuple[type[nn.Module], ...]] = {"weights": (nn.Conv2d, nn.Linear), "convolutions": (nn.Conv2d,)}
     if scope == "all":
         return list(network.parameters())
-    chosen = [module for module in network.modules() if isinstance(module, kinds[scope])]
-    return [parameter for module in chosen for name, parameter in module.named_parameters() if name == "weight"]
+    kinds = nn.Conv2d if scope == "convolutions" else nn.Conv2d | nn.Linear
+    return [module.weight for module in network.modules() if isinstance(module, kinds)]
 
 
 def build_optimizer(factory: Callable[..., Optimizer], network: nn.Module, scope: str, rate: Tensor) -> Optimizer:
@@ -33,7 +33,7 @@ def build_optimizer(factory: Callable[..., Optimizer], network: nn.Module, scope
     if rest := [p for p in network.parameters() if id(p) not in ids]:
         groups.append({"params": rest, "weight_decay": 0.0})
     optimizer = factory(groups)
-    # The steps before the capture are meant to be run uncaptured.
+    # The first steps run uncaptured on purpose (`cuda_graph.Replayed`).
     warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
     use_rate(optimizer, rate)
     return optimizer
@@ -45,26 +45,24 @@ def use_rate(optimizer: Optimizer, rate: Tensor) -> None:
         group["lr"] = rate
 
 
-def go_on_from(optimizer: Optimizer, state: dict[str, Any], rate: Tensor) -> None:
-    """`load_state_dict`, by which the optimizer keeps its `rate`, and the implementation that its device asks for:
-    a run that began on a GPU may go on without one, and the other way about.
-    """
-    kept = ("fused", "capturable", "foreach")
+def load_state(optimizer: Optimizer, state: dict[str, Any], rate: Tensor) -> None:
+    """`load_state_dict`, but keep `rate` and the implementation chosen for this device, which may be another one."""
     groups = [
-        saved | {name: own[name] for name in kept if name in own}
+        saved | {name: own[name] for name in ("fused", "capturable", "foreach") if name in own}
         for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
     ]
     optimizer.load_state_dict(state | {"param_groups": groups})
     use_rate(optimizer, rate)
 
 
-def fast_arguments(names: set[str], device: torch.device) -> dict[str, bool]:
-    """Which of the optimizer's implementations to ask for, out of what its constructor (with arguments `names`) offers.
+def fast_arguments(constructor: Callable[..., Optimizer], device: torch.device) -> dict[str, bool]:
+    """The arguments that choose the fastest implementation an optimizer has on `device`.
 
-    Fused: one kernel for all parameters, its rate read from the device. Capturable: no host in the step either, without
-    which torch refuses to capture it, fused or not; it is kept only by the implementation for many parameters at once
-    (`foreach`), since the one for single parameters reads the rate's value.
+    `fused`: one kernel for all parameters, which reads the rate from the device. `capturable`: without it torch refuses
+    to capture the step, fused or not. Unfused optimizers need `foreach` with it: the loop over single parameters reads
+    the rate's value.
     """
+    names = inspect.signature(constructor).parameters
     wanted = ["fused"] if device.type in ("cpu", "cuda") else []
     if device.type == "cuda" and "capturable" in names:
         wanted += ["capturable"] if "fused" in names else ["capturable", "foreach"]
@@ -72,10 +70,7 @@ def fast_arguments(names: set[str], device: torch.device) -> dict[str, bool]:
 
 
 def l2_penalty(optimizer: Optimizer) -> Tensor:
-    """1/2 weight_decay sum(w^2) over the decayed parameters: the loss term whose gradient is coupled weight decay.
-
-    Zero for an optimizer without weight decay.
-    """
+    """1/2 weight_decay sum(w^2) over the decayed parameters: the loss term whose gradient is coupled weight decay."""
     group = optimizer.param_groups[0]
     squares = [norm.square() for norm in torch._foreach_norm(group["params"])]
     return torch.stack(squares).sum() * (group.get("weight_decay", 0.0) / 2)
