@@ -15,8 +15,9 @@ from torch import nn
 from ablation.config import compose
 from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
+from ablation.runs.finish import digest
 from ablation.runs.record.outcome import Outcome
-from ablation.runs.run import Steps, advance, digest, run
+from ablation.runs.run import Steps, run, stepwise
 
 TRAIN = Path(__file__).resolve().parent.parent / "src" / "train.py"
 
@@ -52,7 +53,7 @@ def finish(config: Config) -> Outcome:
 def cut_off(config: Config, after: int) -> None:
     """Begin or go on, and close the run when it has taken `after` steps, as a dying process would leave it."""
     with Interrupts() as interrupts:
-        steps = advance(config, interrupts)
+        steps = stepwise(config, interrupts)
         for _ in range(after):
             next(steps)
         steps.close()
@@ -60,7 +61,7 @@ def cut_off(config: Config, after: int) -> None:
 
 def started(config: Config) -> Steps:
     """The run, to be taken step by step."""
-    return advance(config, Interrupts())
+    return stepwise(config, Interrupts())
 
 
 def end_of(steps: Steps) -> Outcome:

@@ -21,7 +21,7 @@ from ablation.errors import UserError
 from ablation.interrupts import PROCESS_STARTED, Interrupts
 from ablation.runs.record import checkpoints
 from ablation.runs.record.files import read_json
-from ablation.runs.run import advance
+from ablation.runs.run import stepwise
 from ablation.training.step import Training
 
 # ----------------------------------------------------------------------------------------------------- one failing run
@@ -42,7 +42,7 @@ def test_non_finite_loss_names_step_rate_and_checkpoint(tmp_path: Path, capsys: 
 def test_the_last_good_checkpoint_is_named_and_good(tmp_path: Path) -> None:
     config = runs.small(tmp_path, "trainer.checkpoint_every=1")
     with Interrupts() as interrupts:
-        steps = advance(config, interrupts)
+        steps = stepwise(config, interrupts)
         for _ in range(4):
             next(steps)
         work = steps.gi_frame.f_locals["work"]
@@ -59,7 +59,7 @@ def test_the_last_good_checkpoint_is_named_and_good(tmp_path: Path) -> None:
 def test_a_fault_leaves_its_traceback_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one before the first step, such as a device without memory."""
     for when, name in (
-        ("before", "ablation.runs.run.build_training"),
+        ("before", "ablation.runs.trainer.build_training"),
         ("in", "ablation.training.step.Training.evaluate"),
     ):
 
@@ -128,12 +128,12 @@ def test_equal_jobs_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
 def test_signals_lead_to_a_checkpoint(number: signal.Signals, tmp_path: Path) -> None:
     before = signal.getsignal(number)
     with Interrupts() as interrupts:
-        steps = advance(runs.small(tmp_path), interrupts)
+        steps = stepwise(runs.small(tmp_path), interrupts)
         for _ in range(4):
             next(steps)
         os.kill(os.getpid(), number)
         outcome = runs.end_of(steps)
-        following = runs.end_of(advance(runs.small(tmp_path / "next"), interrupts))
+        following = runs.end_of(stepwise(runs.small(tmp_path / "next"), interrupts))
         assert following.message.endswith("not begun")
         interrupts.signal = None
     assert signal.getsignal(number) == before
@@ -162,7 +162,7 @@ def test_what_dies_of_a_signal_in_a_step_is_no_failure(tmp_path: Path, monkeypat
         raise RuntimeError("its compiler was killed")
 
     with Interrupts() as interrupts:
-        steps = advance(runs.small(tmp_path), interrupts)
+        steps = stepwise(runs.small(tmp_path), interrupts)
         next(steps)
         with monkeypatch.context() as patch:
             patch.setattr(Training, "advance", compiler_killed)
@@ -194,7 +194,7 @@ def test_time_limit_leaves_with_a_checkpoint(tmp_path: Path, monkeypatch: pytest
     config = runs.small(tmp_path, "trainer.time_limit=1")
     with Interrupts(config.trainer.time_limit) as interrupts:
         interrupts.deadline = None
-        steps = advance(config, interrupts)
+        steps = stepwise(config, interrupts)
         next(steps)
         interrupts.deadline = time.monotonic() - 1
         outcome = runs.end_of(steps)

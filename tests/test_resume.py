@@ -10,7 +10,7 @@ import torch
 from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
 from ablation.runs.record import checkpoints
-from ablation.runs.run import advance
+from ablation.runs.run import stepwise
 
 RECIPES = {
     "sgd": (),
@@ -62,7 +62,7 @@ def test_cut_off_anywhere(recipe: str, tmp_path: Path) -> None:
 
 def asked_to_leave(config: Config, after: int) -> None:
     with Interrupts() as interrupts:
-        steps = advance(config, interrupts)
+        steps = stepwise(config, interrupts)
         for _ in range(after):
             next(steps)
         interrupts.signal = signal.SIGTERM
@@ -150,7 +150,7 @@ def test_killed_while_finishing(kept: str, tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         if kept == "weights.pt":
-            patch.setattr("ablation.runs.run.write_json", die)
+            patch.setattr("ablation.runs.record.record.write", die)
         elif kept == "record.json":
             patch.setattr("ablation.runs.record.checkpoints.remove", die)
         else:

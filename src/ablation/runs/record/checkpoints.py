@@ -1,48 +1,57 @@
-"""Checkpoints: atomic, checksummed, two generations, and never code.
+"""Checkpoints: written atomically, checked by SHA-256, two generations; only tensors and plain values are read.
 
-`checkpoint.pt` is the newest, `checkpoint.previous.pt` the one before; a line with the SHA-256 of the rest comes first.
+`checkpoint.pt` is the newest, `checkpoint.previous.pt` the one before, in case the newest is damaged.
 """
 
 import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from ablation.config.identity import SCHEMA
 from ablation.errors import UserError
-from ablation.runs.record.files import cannot_write, sealed, sync_folder, unsealed, write_atomically
+from ablation.runs.record.files import sealed, unsealed, write_atomically
 
-NEWEST, PREVIOUS, FRESH = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.new.pt"
-NEWEST_FIRST = (FRESH, NEWEST, PREVIOUS)
-"""FRESH is there only between its writing and its renaming: found after a kill, it is the newest, and whole."""
+NEWEST, PREVIOUS = NAMES = ("checkpoint.pt", "checkpoint.previous.pt")
 
 START_ANEW = "overwrite=true starts anew and keeps this folder aside"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Make `state` the folder's newest checkpoint and keep the one before."""
+    """Make `state` the folder's newest checkpoint and keep the one before. Raises UserError as write_atomically does.
+
+    A process killed at any point leaves a whole `checkpoint.pt`.
+    """
     buffer = io.BytesIO()
     torch.save({"schema": SCHEMA} | state, buffer)
     data = sealed(buffer.getvalue())
-    fresh = folder / FRESH
-    write_atomically(fresh, lambda file: file.write(data))
-    try:
+
+    def write(file: IO[bytes]) -> None:
+        file.write(data)
+        file.flush()  # meets a full disk before the older generation is given up
         if (folder / NEWEST).exists():
-            os.replace(folder / NEWEST, folder / PREVIOUS)
-        os.replace(fresh, folder / NEWEST)
-        sync_folder(folder)
-    except OSError as error:
-        raise cannot_write(folder / NEWEST, error) from error
+            keep_previous(folder)
+
+    write_atomically(folder / NEWEST, write)
+
+
+def keep_previous(folder: Path) -> None:
+    """Give the newest checkpoint its second name, too."""
+    try:
+        (folder / PREVIOUS).unlink(missing_ok=True)
+        os.link(folder / NEWEST, folder / PREVIOUS)
+    except OSError:  # a file system without hard links: for a moment there is only the previous one
+        os.replace(folder / NEWEST, folder / PREVIOUS)
 
 
 def load(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, or None if there never was one.
+    """The newest checkpoint that is whole, or None if there is no checkpoint.
 
-    A damaged one is reported to `warn` and passed over. Raises UserError if there are only damaged ones, or one that
-    another version of the schema wrote.
+    A damaged one is reported to `warn` and skipped. Raises UserError if all are damaged, or if one was written with
+    another version of the schema.
     """
     faults = []
     for name in present(folder):
@@ -63,29 +72,18 @@ def load(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
 
 def present(folder: Path) -> list[str]:
     """The names of the checkpoints in the folder, newest first."""
-    return [name for name in NEWEST_FIRST if (folder / name).exists()]
-
-
-def any_whole(folder: Path) -> bool:
-    """Whether `load` would find something to go on from."""
-    for name in present(folder):
-        try:
-            read(folder / name)
-        except ValueError:
-            continue
-        return True
-    return False
+    return [name for name in NAMES if (folder / name).exists()]
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The contents of one checkpoint, on the CPU. Raises ValueError if it is not whole. Nothing in it is executed."""
+    """The contents of one checkpoint, on the CPU. Raises ValueError if it is damaged. No code in it is run."""
     try:
         state = torch.load(unsealed(path.read_bytes()), map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"it cannot be read: {error.strerror or error}") from None
     except ValueError:
         raise
-    except Exception as error:  # torch raises a dozen kinds for a foreign file
+    except Exception as error:  # torch raises many kinds for a file of another format
         raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())[:80]}") from None
     if not isinstance(state, dict):
         raise ValueError("it is not a checkpoint")
@@ -93,6 +91,6 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def remove(folder: Path) -> None:
-    """Delete what a finished run does not need any more."""
-    for name in reversed(NEWEST_FIRST):  # killed in between, it leaves the newest
+    """Delete the checkpoints of a finished run, the newest last."""
+    for name in reversed(NAMES):
         (folder / name).unlink(missing_ok=True)

@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from ablation.runs.record.files import cannot_write, write_atomically
+from ablation.runs.record.record import is_number
 
 
 class History:
-    """`history.jsonl`: a row per evaluation, each on the disk when `append` returns (line-buffered)."""
+    """The rows of a run that is being trained; each is in the file when `append` returns (line-buffered)."""
 
     def __init__(self, path: Path, rows: list[dict[str, Any]]) -> None:
-        """Open the file with just the rows that the checkpoint knows: those behind it are of steps that come again."""
+        """Open the file with just the rows of the checkpoint: later ones are of steps that will be taken again."""
         self.path, self.rows = path, list(rows)
         self.write()
         self.file = open(path, "a", buffering=1)  # noqa: SIM115 - open as long as the run
 
     def write(self) -> None:
-        """Put a file with just the rows so far in its place. Raises UserError where that cannot be."""
+        """Write the whole file anew. Raises UserError if it cannot be written."""
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         write_atomically(self.path, lambda file: file.write(text.encode()))
 
@@ -35,18 +36,33 @@ class History:
             self.file.close()
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a history; a last line that was cut in two is passed over."""
-    rows: list[dict[str, Any]] = []
+def read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a history in the order of their steps, and how many lines are no rows (one cut off, for instance).
+
+    A step that was taken twice, because the run was cut off in between, counts as it was the last time.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    unreadable = 0
     try:
-        lines = path.read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return rows
-    for line in lines:
+        text = path.read_text(errors="replace") if path.is_file() else ""
+    except OSError:
+        text = ""
+    for line in filter(str.strip, text.splitlines()):
         try:
             row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows
+        except (ValueError, RecursionError):
+            row = None
+        if is_row(row):
+            rows[row["step"]] = row
+        else:
+            unreadable += 1
+    return [rows[step] for step in sorted(rows)], unreadable
+
+
+def is_row(value: Any) -> bool:
+    """Whether it has a step, and numbers or null for the rest."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("step"), int)
+        and all(cell is None or is_number(cell) for cell in value.values())
+    )
