@@ -19,6 +19,7 @@ from ablation.data import Splits
 from ablation.interrupts import Interrupts
 from ablation.runs.finish import layers
 from ablation.runs.progress import Display
+from ablation.runs.record import history
 from ablation.runs.record.folder import RunFolder
 from ablation.runs.run import guarded
 from ablation.runs.trainer import Trainer
@@ -183,7 +184,7 @@ ROW_KEYS = (
 
 def write_row(work: Trainer, row: dict[str, Any], shown: Display) -> None:
     """What follows an evaluation."""
-    work.history.append(row)
+    history.append(work.history, row)
     work.status("running")
     shown.row(row)
 

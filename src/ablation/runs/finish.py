@@ -12,7 +12,7 @@ from ablation.analysis.layers import gradient_norms, response_stds
 from ablation.config.identity import SCHEMA
 from ablation.networks.resnet import parameter_count
 from ablation.runs.environment import environment
-from ablation.runs.record import checkpoints, record
+from ablation.runs.record import checkpoints, history, record
 from ablation.runs.record.files import write_atomically
 from ablation.runs.record.record import finite
 from ablation.runs.trainer import Trainer
@@ -21,10 +21,10 @@ from ablation.runs.trainer import Trainer
 def finish(trainer: Trainer) -> dict[str, Any]:
     """Write weights.pt and record.json, remove the checkpoints, and return the record."""
     training, config, folder = trainer.training, trainer.config, trainer.folder
-    trainer.history.write()  # whole, should somebody have moved or deleted it meanwhile
+    history.write(trainer.history, trainer.rows)  # whole, should somebody have moved or deleted it meanwhile
     test, train = training.evaluate(trainer.data.test), training.evaluate(trainer.data.train)
     val = training.evaluate(trainer.data.val) if trainer.data.val else None
-    best, last = trainer.best, trainer.history.rows[-1]
+    best, last = trainer.best, trainer.rows[-1]
     selected_on_test = config.selection == "best_test"
     weights = best["weights"] if selected_on_test else training.network.state_dict()
     weights = {name: value.cpu() for name, value in weights.items()}
@@ -102,7 +102,7 @@ def timing(trainer: Trainer) -> dict[str, Any]:
 
 def layers(trainer: Trainer) -> list[dict[str, Any]]:
     """Per 3x3 convolution, in network order: the response's standard deviation, gradient norms at start and end."""
-    network, train, normalization = trainer.training.network, trainer.data.train, trainer.normalization
+    network, train, normalization = trainer.training.network, trainer.data.train, trainer.training.normalization
     stds, at_end = response_stds(network, train, normalization), gradient_norms(network, train, normalization)
     return [
         {

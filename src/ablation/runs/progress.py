@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 REFRESH_STEPS = 10
 """Steps between two updates of the bar, which must cost nothing."""
@@ -18,14 +18,8 @@ class Display:
         self.name, self.steps, self.lines = name, steps, progress is not False
         self.bar = None
         if self.lines and alone and (progress or sys.stderr.isatty()):
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[latest]}"),
-            )
-            self.bar = Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=4)
+            columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[latest]}")
+            self.bar = Progress("{task.description}", *columns, console=Console(stderr=True), refresh_per_second=4)
             self.task = self.bar.add_task(name, total=steps, completed=step, latest="")
             self.bar.start()
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Generator
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,13 +19,16 @@ from ablation.interrupts import Interrupts
 from ablation.networks.fused import fuse, fusible
 from ablation.runs.build import build_training, load_data
 from ablation.runs.progress import Display
-from ablation.runs.record import checkpoints
+from ablation.runs.record import checkpoints, history
 from ablation.runs.record.folder import RunFolder
-from ablation.runs.record.history import History
 from ablation.runs.record.record import finite
 from ablation.tracking import tracker
 from ablation.training import devices
 from ablation.training.evaluation import Evaluation
+
+Result = TypeVar("Result")
+Waiting = Generator[None, None, Result]
+"""A generator that yields whenever other runs may go on."""
 
 
 class Diverged(Exception):
@@ -52,31 +55,28 @@ class Trainer:
         self.training = build_training(config, self.data, normalization, device, precision)
         if self.fused:
             fuse(self.training.network)
-        self.normalization = self.training.normalization
         self.gradients_at_start: dict[str, float] = {}
         self.best: dict[str, Any] = {"error": math.inf, "step": 0, "evaluations_since": 0, "weights": None}
-        self.history: History
+        self.rows: list[history.Row] = []
+        self.history = folder.path / "history.jsonl"
         self.stopped_early = False
         self.resumed_at = self.saved_at = 0
         self.began = self.window_began = time.perf_counter()
         """When the run, and the history row under way, would have begun had this process done all of it."""
         self.train_seconds = 0.0
 
-    def train(
-        self, checkpoint: dict[str, Any] | None, interrupts: Interrupts, alone: bool
-    ) -> Generator[None, None, str | None]:
+    def train(self, checkpoint: dict[str, Any] | None, interrupts: Interrupts, alone: bool) -> Waiting[str | None]:
         """Train from `checkpoint`, or from the start, to the last step; a checkpoint is written at the end.
 
         Yields after every step and while the device works, so that several runs can share a process. Returns None, or
-        what to say if `interrupts` ended it early. Raises Diverged, and UserError if a checkpoint is of another version
-        or a file cannot be written.
+        how to go on if `interrupts` ended it early. Raises Diverged, or UserError (start, checkpoints.save).
         """
         config, training = self.config, self.training
         self.start(checkpoint)
         tracker.follow(self.folder.path, config.tracker.mode, config.tracker.timeout)
         steps, every = config.schedule.steps, config.trainer.evaluate_every or training.steps_per_epoch
         display = Display(self.folder.name, training.step, steps, config.trainer.progress, alone)
-        with closing(display), closing(self.history):
+        with closing(display):
             while training.step < steps and not self.stopped_early:
                 if reason := interrupts.reason:
                     return self.leave(reason)
@@ -92,11 +92,12 @@ class Trainer:
         return None
 
     def start(self, checkpoint: dict[str, Any] | None) -> None:
-        """Go on from `checkpoint`, or begin."""
+        """Go on from `checkpoint`, or begin. Raises UserError if it is of another run, data set or version."""
         if checkpoint is None:
             self.began = self.window_began = time.perf_counter()
-            self.history = History(self.folder.path / "history.jsonl", [])
-            self.gradients_at_start = gradient_norms(self.training.network, self.data.train, self.normalization)
+            self.gradients_at_start = gradient_norms(
+                self.training.network, self.data.train, self.training.normalization
+            )
         else:
             if checkpoint["id"] != self.folder.identity:
                 raise UserError("checkpoint", self.folder.path, f"belongs to run {checkpoint['id']}, not to this one")
@@ -108,6 +109,7 @@ class Trainer:
                 allowed = f"does not fit this version ({type(error).__name__}: {error}); {checkpoints.START_ANEW}"
                 raise UserError("checkpoint", self.folder.path, allowed) from error
             print(f"{self.folder.name}: goes on at step {self.resumed_at} of {self.config.schedule.steps}", flush=True)
+        history.write(self.history, self.rows)  # without rows that a cut-off process wrote: their steps come again
         self.status("running")
 
     def save_checkpoint(self) -> None:
@@ -117,15 +119,14 @@ class Trainer:
         """
         if self.training.step == self.saved_at:
             return
-        bad_step = int(self.training.first_bad_step)
-        self.stop_if_diverged(bad_step if bad_step >= 0 else None)
+        self.stop_if_diverged()
         state = {
             "id": self.folder.identity,
             "data": self.data.checksum,
             "training": self.training.state_dict(),
             "gradients_at_start": self.gradients_at_start,
             "best": self.best,
-            "history": self.history.rows,
+            "history": self.rows,
             "stopped_early": self.stopped_early,
             "seconds": self.seconds(),
             "train_seconds": self.train_seconds,
@@ -143,7 +144,7 @@ class Trainer:
         self.began = time.perf_counter() - state["seconds"]
         self.window_began = time.perf_counter() - state["window_seconds"]
         self.resumed_at = self.saved_at = self.training.step
-        self.history = History(self.folder.path / "history.jsonl", state["history"])
+        self.rows = state["history"]
 
     def leave(self, reason: str) -> str:
         """Write a checkpoint; return how to go on."""
@@ -151,17 +152,17 @@ class Trainer:
         command = "the same command without overwrite=true" if self.config.overwrite else "the same command"
         return f"{reason}; left at step {self.training.step}; {command} goes on from there"
 
-    def settled(self) -> Generator[None, None, None]:
+    def settled(self) -> Waiting[None]:
         """Let other runs go on until the device is done with this one's work."""
         while not self.training.idle():
             yield
 
-    def evaluate(self) -> Generator[None, None, dict[str, Any]]:
+    def evaluate(self) -> Waiting[history.Row]:
         """Evaluate on the test and validation set; return the row that is added to the history. Raises Diverged."""
         training = self.training
         yield from self.settled()
+        self.stop_if_diverged()
         sums = training.read_sums()
-        self.stop_if_diverged(sums.first_bad_step)
         seconds = time.perf_counter() - self.window_began
         self.train_seconds += seconds
         sets = [self.data.test, *([self.data.val] if self.data.val else [])]
@@ -184,7 +185,8 @@ class Trainer:
             "images_per_second": sums.steps * training.batch_size / seconds,
             "wall_seconds": self.seconds(),
         }
-        self.history.append(row)
+        history.append(self.history, row)
+        self.rows.append(row)
         self.note_best(test)
         if training.step % training.steps_per_epoch == 0:
             training.schedule.end_epoch(sums.objective)
@@ -192,10 +194,11 @@ class Trainer:
         self.window_began = time.perf_counter()
         return row
 
-    def stop_if_diverged(self, bad_step: int | None) -> None:
-        """Raise Diverged if a loss, at `bad_step`, or a weight is not finite."""
+    def stop_if_diverged(self) -> None:
+        """Raise Diverged if the loss was not finite at a step so far, or a weight is not finite now."""
         training, what = self.training, "loss"
-        if bad_step is None:
+        bad_step = int(training.first_bad_step)
+        if bad_step < 0:
             weights = [value.isfinite().all() for value in training.network.state_dict().values()]
             if bool(torch.stack(weights).all()):
                 return

@@ -49,14 +49,9 @@ class RunFolder:
         """
         for file in ("status.json", "record.json"):
             made = read_json(self.path / file)
-            if not isinstance(made, dict):
-                continue
-            if made.get("schema") != SCHEMA:
-                allowed = f"was made with schema {made.get('schema')!r}, this version writes {SCHEMA}"
-                raise UserError("results", self.path, f"{allowed}; move it elsewhere")
-            if made.get("id") != self.identity:
-                allowed = f"holds run {made.get('id')}, but this one is {self.identity}; move it elsewhere"
-                raise UserError("results", self.path, allowed)
+            if isinstance(made, dict) and (made.get("schema"), made.get("id")) != (SCHEMA, self.identity):
+                holds = f"holds run {made.get('id')!r} of schema {made.get('schema')!r}"
+                raise UserError("results", self.path, f"{holds}, not {self.identity} of {SCHEMA}; move it elsewhere")
         try:
             return record.read(self.path / "record.json")
         except ValueError:

@@ -1,47 +1,36 @@
 """`history.jsonl`: a row per evaluation, written line by line and read back."""
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ablation.runs.record.files import cannot_write, write_atomically
 from ablation.runs.record.record import is_number
 
-
-class History:
-    """The rows of a run that is being trained; each is in the file when `append` returns (line-buffered)."""
-
-    def __init__(self, path: Path, rows: list[dict[str, Any]]) -> None:
-        """Open the file with just the rows of the checkpoint: later ones are of steps that will be taken again."""
-        self.path, self.rows = path, list(rows)
-        self.write()
-        self.file = open(path, "a", buffering=1)  # noqa: SIM115 - open as long as the run
-
-    def write(self) -> None:
-        """Write the whole file anew. Raises UserError if it cannot be written."""
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        write_atomically(self.path, lambda file: file.write(text.encode()))
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Add a row. Raises UserError if the disk is full or the folder read-only."""
-        try:
-            self.file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        self.rows.append(row)
-
-    def close(self) -> None:
-        with suppress(OSError):  # what could not be written was reported by `append`
-            self.file.close()
+Row = dict[str, Any]
 
 
-def read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows of a history in the order of their steps, and how many lines are no rows (one cut off, for instance).
+def write(path: Path, rows: list[Row]) -> None:
+    """Write the whole file anew. Raises UserError if it cannot be written."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    write_atomically(path, lambda file: file.write(text.encode()))
 
-    A step that was taken twice, because the run was cut off in between, counts as it was the last time.
+
+def append(path: Path, row: Row) -> None:
+    """Add a row. Raises UserError if the disk is full or the folder read-only."""
+    try:
+        with open(path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def read(path: Path) -> tuple[list[Row], int]:
+    """The rows of a history in the order of their steps, and how many lines are no rows (the last may be cut off).
+
+    Of a step that was taken twice, because the run was cut off in between, the later row counts.
     """
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, Row] = {}
     unreadable = 0
     try:
         text = path.read_text(errors="replace") if path.is_file() else ""
@@ -61,8 +50,6 @@ def read(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 def is_row(value: Any) -> bool:
     """Whether it has a step, and numbers or null for the rest."""
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("step"), int)
-        and all(cell is None or is_number(cell) for cell in value.values())
-    )
+    if not isinstance(value, dict) or not isinstance(value.get("step"), int):
+        return False
+    return all(cell is None or is_number(cell) for cell in value.values())
