@@ -5,6 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from ablation.runs.run import Steps, run, stepwise
 
 TRAIN = Path(__file__).resolve().parent.parent / "src" / "train.py"
 
+TAKE_STEP = "ablation.training.step.Training.advance"
+
 SMALL = (
     "data=digits",
     "data.batch_size=256",  # 5 steps an epoch
@@ -35,9 +38,6 @@ SMALL = (
     "trainer.checkpoint_every=3",
     "tracker=disabled",
 )
-
-TIMES = ("images_per_second", "wall_seconds")
-"""What may differ between two histories of one run; of two records, `timing` and `environment`."""
 
 
 def small(results: Path, *overrides: str) -> Config:
@@ -65,7 +65,7 @@ def started(config: Config) -> Steps:
 
 
 def end_of(steps: Steps) -> Outcome:
-    """Advance to the end."""
+    """The outcome of the run, taken to its end."""
     while True:
         try:
             next(steps)
@@ -83,15 +83,18 @@ def folder_of(results: Path) -> Path:
 def essence(folder: Path) -> dict[str, Any]:
     """All of a finished run that must be the same bit for bit, however often it was cut off."""
     record = json.loads((folder / "record.json").read_text())
-    weights = torch.load(folder / "weights.pt", weights_only=True)
-    assert record["weights_sha256"] == digest(weights)
-    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert record["weights_sha256"] == digest(torch.load(folder / "weights.pt", weights_only=True))
+    rows = rows_of(folder)
     for row in rows:
-        for key in TIMES:
-            del row[key]
+        del row["images_per_second"], row["wall_seconds"]
     del record["timing"], record["environment"], record["config"]["results"], record["config"]["overwrite"]
     del record["config"]["trainer"]["checkpoint_every"]
     return {"record": record, "history": rows, "left": sorted(path.name for path in folder.iterdir())}
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The run's history."""
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 def status_of(folder: Path) -> dict[str, Any]:
@@ -119,6 +122,21 @@ def train(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, env=environment, **(pipes | options))
+
+
+class Killed(BaseException):
+    """What a test raises where a process is to die."""
+
+
+def die(*_: object, **__: object) -> None:
+    """Stands in for the function in which the process is to die."""
+    raise Killed
+
+
+def dies(function: Callable[..., object], *arguments: object) -> None:
+    """Call it; it must be killed."""
+    with pytest.raises(Killed):
+        function(*arguments)
 
 
 class Dropout(nn.Sequential):
