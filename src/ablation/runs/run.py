@@ -46,7 +46,6 @@ def stepwise(config: Config, interrupts: Interrupts, alone: bool = True) -> Step
     folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
     record = folder.done()
     if record is not None and not config.overwrite:
-        folder.tidy(record)
         return skipped(folder, record)
     if reason := interrupts.reason:
         return Outcome(folder.name, folder.path, "interrupted", f"{reason}; not begun")

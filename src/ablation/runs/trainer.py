@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Generator
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -20,15 +20,12 @@ from ablation.networks.fused import fuse, fusible
 from ablation.runs.build import build_training, load_data
 from ablation.runs.progress import Display
 from ablation.runs.record import checkpoints, history
+from ablation.runs.record.checkpoints import State
 from ablation.runs.record.folder import RunFolder
 from ablation.runs.record.record import finite
 from ablation.tracking import tracker
 from ablation.training import devices
 from ablation.training.evaluation import Evaluation
-
-Result = TypeVar("Result")
-Waiting = Generator[None, None, Result]
-"""A generator that yields whenever other runs may go on."""
 
 
 class Diverged(Exception):
@@ -65,7 +62,7 @@ class Trainer:
         """When the run, and the history row under way, would have begun had this process done all of it."""
         self.train_seconds = 0.0
 
-    def train(self, checkpoint: dict[str, Any] | None, interrupts: Interrupts, alone: bool) -> Waiting[str | None]:
+    def train(self, checkpoint: State | None, interrupts: Interrupts, alone: bool) -> Generator[None, None, str | None]:
         """Train from `checkpoint`, or from the start, to the last step; a checkpoint is written at the end.
 
         Yields after every step and while the device works, so that several runs can share a process. Returns None, or
@@ -91,7 +88,7 @@ class Trainer:
         self.save_checkpoint()  # so that a fault while the record is made loses nothing
         return None
 
-    def start(self, checkpoint: dict[str, Any] | None) -> None:
+    def start(self, checkpoint: State | None) -> None:
         """Go on from `checkpoint`, or begin. Raises UserError if it is of another run, data set or version."""
         if checkpoint is None:
             self.began = self.window_began = time.perf_counter()
@@ -136,7 +133,7 @@ class Trainer:
         self.saved_at = self.training.step
         self.status("running")
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Become what `save_checkpoint` saw. Raises various errors for a state of another shape."""
         self.training.load_state_dict(state["training"])
         self.gradients_at_start, self.best = state["gradients_at_start"], state["best"]
@@ -152,12 +149,12 @@ class Trainer:
         command = "the same command without overwrite=true" if self.config.overwrite else "the same command"
         return f"{reason}; left at step {self.training.step}; {command} goes on from there"
 
-    def settled(self) -> Waiting[None]:
+    def settled(self) -> Generator[None, None, None]:
         """Let other runs go on until the device is done with this one's work."""
         while not self.training.idle():
             yield
 
-    def evaluate(self) -> Waiting[history.Row]:
+    def evaluate(self) -> Generator[None, None, history.Row]:
         """Evaluate on the test and validation set; return the row that is added to the history. Raises Diverged."""
         training = self.training
         yield from self.settled()

@@ -19,11 +19,13 @@ NEWEST, PREVIOUS = NAMES = ("checkpoint.pt", "checkpoint.previous.pt")
 
 START_ANEW = "overwrite=true starts anew and keeps this folder aside"
 
+State = dict[str, Any]
 
-def save(folder: Path, state: dict[str, Any]) -> None:
+
+def save(folder: Path, state: State) -> None:
     """Make `state` the folder's newest checkpoint and keep the one before. Raises UserError as write_atomically does.
 
-    A process killed at any point leaves a whole `checkpoint.pt`.
+    A process killed at any point leaves a whole checkpoint.
     """
     buffer = io.BytesIO()
     torch.save({"schema": SCHEMA} | state, buffer)
@@ -32,39 +34,29 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     def write(file: IO[bytes]) -> None:
         file.write(data)
         file.flush()  # meets a full disk before the older generation is given up
-        if (folder / NEWEST).exists():
-            keep_previous(folder)
+        if not (folder / NEWEST).exists():
+            return
+        try:
+            (folder / PREVIOUS).unlink(missing_ok=True)
+            os.link(folder / NEWEST, folder / PREVIOUS)
+        except OSError:  # no hard links here: until the new one is in place there is only the previous one
+            os.replace(folder / NEWEST, folder / PREVIOUS)
 
     write_atomically(folder / NEWEST, write)
 
 
-def keep_previous(folder: Path) -> None:
-    """Give the newest checkpoint its second name, too."""
-    try:
-        (folder / PREVIOUS).unlink(missing_ok=True)
-        os.link(folder / NEWEST, folder / PREVIOUS)
-    except OSError:  # a file system without hard links: for a moment there is only the previous one
-        os.replace(folder / NEWEST, folder / PREVIOUS)
+def load(folder: Path, warn: Callable[[str], None]) -> State | None:
+    """The newest whole checkpoint, or None if there is none at all. Raises UserError if all are damaged.
 
-
-def load(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, or None if there is no checkpoint.
-
-    A damaged one is reported to `warn` and skipped. Raises UserError if all are damaged, or if one was written with
-    another version of the schema.
+    A damaged one is reported to `warn` and skipped.
     """
     faults = []
     for name in present(folder):
         try:
-            state = read(folder / name)
+            return read(folder / name)
         except ValueError as error:
             faults.append(f"{name}: {error}")
             warn(f"{folder / name} is damaged ({error})")
-            continue
-        if state.get("schema") != SCHEMA:
-            allowed = f"has schema {state.get('schema')}, this version reads {SCHEMA}; move the folder elsewhere"
-            raise UserError("checkpoint", folder / name, allowed)
-        return state
     if faults:
         raise UserError("checkpoint", folder, f"no checkpoint is whole ({'; '.join(faults)}); {START_ANEW}")
     return None
@@ -75,18 +67,14 @@ def present(folder: Path) -> list[str]:
     return [name for name in NAMES if (folder / name).exists()]
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> State:
     """The contents of one checkpoint, on the CPU. Raises ValueError if it is damaged. No code in it is run."""
     try:
         state = torch.load(unsealed(path.read_bytes()), map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ValueError(f"it cannot be read: {error.strerror or error}") from None
-    except ValueError:
-        raise
     except Exception as error:  # torch raises many kinds for a file of another format
-        raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())[:80]}") from None
-    if not isinstance(state, dict):
-        raise ValueError("it is not a checkpoint")
+        raise ValueError(" ".join(str(error).split())[:80]) from None
+    if not isinstance(state, dict) or state.get("schema") != SCHEMA:
+        raise ValueError(f"it is not a checkpoint of schema {SCHEMA}")
     return state
 
 

@@ -43,7 +43,7 @@ class RunFolder:
         self.name = self.path.name
 
     def done(self) -> dict[str, Any] | None:
-        """The record if the run is finished, else None. Takes no lock and makes no folder.
+        """The record if the run is finished, else None; what a process left that was killed after it is cleared away.
 
         Raises UserError if the folder belongs to another run or to another version of the schema.
         """
@@ -53,19 +53,16 @@ class RunFolder:
                 holds = f"holds run {made.get('id')!r} of schema {made.get('schema')!r}"
                 raise UserError("results", self.path, f"{holds}, not {self.identity} of {SCHEMA}; move it elsewhere")
         try:
-            return record.read(self.path / "record.json")
+            found = record.read(self.path / "record.json")
         except ValueError:
             return None
-
-    def tidy(self, found: dict[str, Any]) -> None:
-        """Finish what a process left undone that was killed after it had written this record."""
         left = [*checkpoints.present(self.path), *self.path.glob("*.tmp")]
-        if not left and (status.read(self.path) or {}).get("status") == "done":
-            return
-        with suppress(Busy, UserError), held(self.path):  # its process is finishing, or the folder is read-only
-            self.status("done", found["step"], found["config"]["schedule"]["steps"])
-            checkpoints.remove(self.path)
-            remove_temporary(self.path)
+        if left or (status.read(self.path) or {}).get("status") != "done":
+            with suppress(Busy, UserError), held(self.path):  # its process is finishing, or the folder is read-only
+                self.status("done", found["step"], found["config"]["schedule"]["steps"])
+                checkpoints.remove(self.path)
+                remove_temporary(self.path)
+        return found
 
     @contextmanager
     def open(self, config: Config) -> Iterator[Opened]:
