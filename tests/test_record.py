@@ -1,7 +1,8 @@
-"""What is read back from a run's folder, whoever wrote it: a usable record, history and status, or a reason in words."""
+"""What is read back from a run's folder, whoever wrote it: usable values, or a reason in words."""
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -36,6 +37,10 @@ def test_a_runs_own_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert record.read(path) == json.loads(path.read_text())
 
 
+def nested(depth: int) -> list[Any]:
+    return [nested(depth - 1)] if depth else []
+
+
 UNREADABLE: dict[str, tuple[str, Any, str]] = {
     "an error out of bounds": ("metrics.test_error", 10**400, "metrics.test_error is 1000"),
     "an error above 100": ("metrics.train_error", 101.0, "metrics.train_error is 101.0, not a percentage"),
@@ -50,6 +55,8 @@ UNREADABLE: dict[str, tuple[str, Any, str]] = {
     "a list for a group": ("config.data", [], "no key config.data.name"),
     "null for a group": ("timing", None, "timing is None"),
     "a confusion of texts": ("confusion", [["1"]], "confusion is [['1']]"),
+    "a dot in a key": ("config.optimizer", {"name": "sgd", "a.b": 1}, "a key is 'a.b'"),
+    "bottomless lists": ("config.optimizer.betas", nested(400), "nested too deeply"),
     "another schema": ("schema", "1", "schema '1' is not this version's (1)"),
 }
 
@@ -65,17 +72,15 @@ def test_an_unusable_record_has_a_reason(name: str, tmp_path: Path) -> None:
     node[last] = value
     path = tmp_path / "record.json"
     path.write_text(json.dumps(made))
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=f".*{re.escape(reason)}.{{0,150}}$"):
         record.read(path)
-    assert reason in str(error.value)
-    assert len(str(error.value)) < 200
 
 
 def test_what_is_no_file_is_unreadable_and_no_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "record.json")
     os.mkfifo(tmp_path / "status.json")
     for path in (tmp_path / "record.json", tmp_path, tmp_path / "nothing"):
-        with pytest.raises(ValueError, match="not a file"):
+        with pytest.raises(ValueError, match="cannot be read: not a file"):
             record.read(path)
     assert status.read(tmp_path) is None
     assert history.read(tmp_path / "record.json") == ([], 0)
@@ -118,8 +123,8 @@ def test_commit_and_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     odd = os.path.join(os.fsencode(tmp_path), b"odd\xff")
     with open(odd, "w"):
         pass
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "core.quotepath=false"]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "a"]):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["config", "core.quotepath", "false"], ["add", "."], ["commit", "-qm", "a"]):
         subprocess.run([*git, *command], cwd=tmp_path, check=True)
     (tmp_path / "note").touch()
     commit, dirty = state()

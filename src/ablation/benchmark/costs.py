@@ -40,7 +40,7 @@ def costs_of_a_run(config: Config, splits: Splits, device: torch.device, step_se
         config = replace(config, results=results, overwrite=False)
         precision = devices.pick_precision(config.trainer.precision, device)
         folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
-        work = Trainer(config, folder, device, precision, splits)
+        work = Trainer(config, folder, device, precision)
         found = stack.enter_context(folder.open(config))
         begun = seconds(lambda: work.start(found.checkpoint))
         follow(folder.path, config.tracker.mode, config.tracker.timeout)
@@ -122,7 +122,7 @@ def whole_run(config: Config, splits: Splits, device: torch.device) -> Phases:
         config = replace(config, results=results, overwrite=False)
         precision = devices.pick_precision(config.trainer.precision, device)
         folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
-        work = Trainer(config, folder, device, precision, splits)
+        work = Trainer(config, folder, device, precision)
         with folder.open(config) as found:
             run = guarded(work, found.checkpoint, Interrupts(), alone=True)
             phases = phases_of(run, work.training, config.schedule.steps)

@@ -35,18 +35,11 @@ class Diverged(Exception):
 class Trainer:
     """One run: what it is built from, how far it is, and the files that it writes while it trains."""
 
-    def __init__(
-        self,
-        config: Config,
-        folder: RunFolder,
-        device: torch.device,
-        precision: str,
-        splits: data.Splits | None = None,
-    ) -> None:
-        """Build everything, on `splits` if given. Writes nothing. Raises UserError for wrong input."""
+    def __init__(self, config: Config, folder: RunFolder, device: torch.device, precision: str) -> None:
+        """Build everything; write nothing. Raises UserError for wrong input."""
         self.config, self.folder, self.device, self.precision = config, folder, device, precision
         devices.set_deterministic(config.trainer.deterministic)
-        self.data = splits or load_data(config)
+        self.data = load_data(config)
         normalization = data.fit_normalization(config.data.normalization, self.data.train)
         self.fused = fusible(config.trainer.fused, device)
         self.training = build_training(config, self.data, normalization, device, precision)
@@ -54,8 +47,7 @@ class Trainer:
             fuse(self.training.network)
         self.gradients_at_start: dict[str, float] = {}
         self.best: dict[str, Any] = {"error": math.inf, "step": 0, "evaluations_since": 0, "weights": None}
-        self.rows: list[history.Row] = []
-        self.history = folder.path / "history.jsonl"
+        self.history, self.rows = folder.path / "history.jsonl", list[history.Row]()
         self.stopped_early = False
         self.resumed_at = self.saved_at = 0
         self.began = self.window_began = time.perf_counter()
@@ -92,9 +84,8 @@ class Trainer:
         """Go on from `checkpoint`, or begin. Raises UserError if it is of another run, data set or version."""
         if checkpoint is None:
             self.began = self.window_began = time.perf_counter()
-            self.gradients_at_start = gradient_norms(
-                self.training.network, self.data.train, self.training.normalization
-            )
+            network, normalization = self.training.network, self.training.normalization
+            self.gradients_at_start = gradient_norms(network, self.data.train, normalization)
         else:
             if checkpoint["id"] != self.folder.identity:
                 raise UserError("checkpoint", self.folder.path, f"belongs to run {checkpoint['id']}, not to this one")

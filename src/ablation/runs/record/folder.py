@@ -27,7 +27,7 @@ from ablation.runs.record.lock import Busy, held
 
 @dataclass(frozen=True)
 class Opened:
-    """What `RunFolder.open` found: the record of a run that is "done", the checkpoint to "resume" from, or neither."""
+    """What `RunFolder.open` found: the record of a run that is done, the checkpoint to resume from, or neither."""
 
     state: Literal["done", "resume", "new"]
     record: dict[str, Any] | None = None
@@ -74,8 +74,11 @@ class RunFolder:
             if not config.overwrite and (found := self.done()) is not None:
                 yield Opened("done", found)
                 return
-            checkpoint = self.checkpoint(config.overwrite)
-            self.begin(config)
+            try:
+                checkpoint = self.checkpoint(config.overwrite)
+                self.begin(config)
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
             yield Opened("resume" if checkpoint else "new", checkpoint=checkpoint)
 
     def checkpoint(self, overwrite: bool) -> dict[str, Any] | None:
@@ -100,21 +103,15 @@ class RunFolder:
         """Move the folder to results/replaced/ in one rename, and return where it is."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
         aside = self.path.parent.parent / "replaced" / f"{self.name}.{stamp}"
-        try:
-            aside.parent.mkdir(exist_ok=True)
-            self.path.rename(aside)
-        except OSError as error:
-            raise cannot_write(aside, error) from error
+        aside.parent.mkdir(exist_ok=True)
+        self.path.rename(aside)
         return aside
 
     def begin(self, config: Config) -> None:
         """Make the folder, write down what is run, and clear away what a killed or failed process left."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            remove_temporary(self.path)
-            (self.path / "traceback.txt").unlink(missing_ok=True)
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
+        self.path.mkdir(parents=True, exist_ok=True)
+        remove_temporary(self.path)
+        (self.path / "traceback.txt").unlink(missing_ok=True)
         text = yaml.safe_dump(config.to_dict(), sort_keys=False)
         write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
 

@@ -4,6 +4,7 @@ A record may come from another machine, from an older version or out of a text e
 every value that the report, the tracker or evaluate.py uses. A text such as `${...}` stays text: nothing resolves it.
 """
 
+import errno
 import json
 import math
 import reprlib
@@ -62,7 +63,28 @@ def write(folder: Path, record: dict[str, Any]) -> None:
 
 def read(path: Path) -> dict[str, Any]:
     """The record, nested, under today's names. Raises ValueError, with the reason in words, if it cannot be used."""
-    record = parse(path)
+    try:
+        return checked(json.loads(text_of(path)))
+    except RecursionError:
+        raise ValueError("not a record of this project: nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not complete JSON (cut off or damaged): {error}") from None
+
+
+def text_of(path: Path) -> str:
+    """What is in the file. Raises ValueError if it cannot be read."""
+    try:
+        if not path.is_file():  # reading a FIFO would wait for ever
+            raise FileNotFoundError(errno.ENOENT, "not a file")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError("not text: damaged or not a record") from None
+
+
+def checked(record: Any) -> dict[str, Any]:
+    """The record with every key that is read elsewhere, under today's names. Raises ValueError as `read`."""
     if not isinstance(record, dict) or "schema" not in record:
         raise ValueError("not a record of this project: no key schema")
     if record["schema"] != SCHEMA:
@@ -78,11 +100,6 @@ def read(path: Path) -> dict[str, Any]:
     for key in ERRORS:
         if not 0 <= (values.get(f"metrics.{key}") or 0) <= 100:
             raise ValueError(f"not a valid record: metrics.{key} is {values[f'metrics.{key}']}, not a percentage")
-    return complete(record)
-
-
-def complete(record: dict[str, Any]) -> dict[str, Any]:
-    """The checked record with every key that is read elsewhere, under today's names."""
     for group, kinds in GROUPS.items():
         record[group] = dict.fromkeys(kinds) | record.get(group, {})
     record["environment"]["fused"] = record["environment"].pop("compiled", record["environment"]["fused"])
@@ -94,25 +111,11 @@ def complete(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"layers": valid_layers(record.get("layers"))}
 
 
-def parse(path: Path) -> Any:
-    """The JSON value in the file. Raises ValueError that says what is wrong with the file."""
-    if not path.is_file():  # reading a FIFO would wait for ever
-        raise ValueError("not a file")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError("not text: damaged or not a record") from None
-    except RecursionError:
-        raise ValueError("not a record of this project: nested too deeply") from None
-    except ValueError as error:
-        raise ValueError(f"not complete JSON (cut off or damaged): {error}") from None
-
-
 def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every value that is no mapping, with its keys joined by dots; an empty mapping is a value."""
     for key, value in tree.items():
+        if "." in key:
+            raise ValueError(f"not a valid record: a key is {reprlib.repr(key)}")
         if isinstance(value, dict) and value:
             yield from leaves(value, f"{prefix}{key}.")
         else:
