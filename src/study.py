@@ -148,15 +148,13 @@ def unpack(archive: Path, results: Path) -> None:
     That another process trains one of them is an error, too: packed later, its state could replace a later one.
     """
     from ablation.runs.record import checkpoints  # here, and not above: these import torch, which --help does without
-    from ablation.runs.record.folder import RunFolder
-    from ablation.runs.record.lock import Busy, held
+    from ablation.runs.record.folder import Busy, RunFolder
 
     try:
         with tarfile.open(archive, "r:") as tar:
             for name, files in packed_runs(tar, archive).items():
                 folder = RunFolder(results, *name.rpartition("-")[::2])
-                with held(folder.path):
-                    folder.path.mkdir(parents=True, exist_ok=True)
+                with folder.held():
                     status, record = (read_json(folder.path / file) for file in ("status.json", "record.json"))
                     here = progress(status, record, bool(checkpoints.present(folder.path)))
                     status, record = (content(tar, files.get(file)) for file in ("status.json", "record.json"))

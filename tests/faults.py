@@ -3,10 +3,9 @@
     python tests/faults.py              the long form: 30 kills, some minutes
     python tests/faults.py --kills 6    the form that CI runs (pytest -m fault)
 
-The undisturbed sweep is `python src/train.py -m ...` in a process of its own. The killed ones are forks of this
-process, which has imported torch already: the same entry point, without seconds of imports before each kill. A part of
-the kills comes at a random moment; the others wait for the files that are there only while a checkpoint, the weights or
-the record are being written. When a sweep is done before its share of kills has been dealt out, the next one begins.
+The killed sweeps are forks of this process, which has imported torch already. Some kills come at a random moment; the
+others wait for the files that are there only while a checkpoint, the weights or the record are being written. When a
+sweep is done before its share of kills has been dealt out, the next one begins.
 """
 
 import argparse
@@ -31,7 +30,7 @@ from runs import SMALL, TRAIN, essence
 from ablation.runs.record.checkpoints import present
 
 SWEEP = ("model.residual=true,false", "optimizer=sgd,adam", "schedule.steps=30")
-MOMENTS = ("any time", "in training", "writing", "finishing")
+MOMENTS = ("any time", "writing", "finishing")
 PATIENCE_S = 60.0
 
 
@@ -123,37 +122,25 @@ def disturbed(results: Path, kills: int, rng: random.Random) -> Counter[str]:
 
 def reached(moment: str, process: int, results: Path, rng: random.Random) -> bool:
     """Wait for the moment; False if the process ended before it."""
-    begun, seen = time.monotonic(), half_done(results) | traces(results)
     if moment == "any time":
         time.sleep(rng.uniform(0, 4))
         return not ended(process)
+    begun, seen = time.monotonic(), half_done(results)
     passed = rng.randrange(6) if moment == "writing" else 0  # writes that are let pass
     while time.monotonic() - begun < PATIENCE_S:
         if ended(process):
             return False
-        now = traces(results) if moment == "in training" else half_done(results)
-        fresh = {path: what for path, what in now.items() if path not in seen}
-        if moment == "finishing":
-            fresh = {path: what for path, what in fresh.items() if what in ("weights", "record")}
-        if not fresh:
-            continue
-        if moment == "in training":
-            time.sleep(rng.uniform(0, 0.6))
-            return not ended(process)
-        if passed == 0:
-            return True
-        passed -= 1
-        seen |= fresh
+        fresh = {path: what for path, what in half_done(results).items() if path not in seen}
+        if moment == "writing" or {"weights", "record"} & set(fresh.values()):
+            if fresh and passed == 0:
+                return True
+            passed -= bool(fresh)
+            seen |= fresh
     raise AssertionError(f"nothing happened for {PATIENCE_S:.0f} s, waiting for the moment: {moment}")
 
 
 def ended(process: int) -> bool:
     return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def traces(results: Path) -> dict[str, str]:
-    """Signs that a process trains: the histories with their times."""
-    return {f"{path} {path.stat().st_mtime_ns}": "history" for path in (results / "runs").glob("*/history.jsonl")}
 
 
 def half_done(results: Path) -> dict[str, str]:

@@ -21,7 +21,6 @@ import study
 from ablation.errors import UserError
 from ablation.interrupts import SIGNALS
 from ablation.runs.record.folder import RunFolder
-from ablation.runs.record.lock import held
 
 STUDY = runs.TRAIN.with_name("study.py")
 NAME = "plain8-digits-seed0-0123abcd"
@@ -204,7 +203,7 @@ def test_a_run_that_another_process_trains(tmp_path: Path) -> None:
     study.pack(tmp_path / "there", tmp_path / "study.tar")
     here = run_of(tmp_path / "here", step=4, checkpoint="local")
     before = contents(here)
-    with held(RunFolder(tmp_path / "here", *NAME.rsplit("-", 1)).path), pytest.raises(UserError) as error:
+    with RunFolder(tmp_path / "here", *NAME.rsplit("-", 1)).held(), pytest.raises(UserError) as error:
         study.unpack(tmp_path / "study.tar", tmp_path / "here")
     assert f"{NAME}: process {os.getpid()} on " in str(error.value)
     assert contents(here) == before

@@ -17,13 +17,15 @@ from ablation.runs.record.files import write_atomically
 from ablation.runs.record.record import finite
 from ablation.runs.trainer import Trainer
 
+IN_LAST_ROW = ("running_train_error", "running_train_loss", "test_error", "test_loss", "val_error", "val_loss")
+"""What the history's last row has measured of the final iterate."""
+
 
 def finish(trainer: Trainer) -> dict[str, Any]:
     """Write weights.pt and record.json, remove the checkpoints, and return the record."""
     training, config, folder = trainer.training, trainer.config, trainer.folder
     history.write(trainer.history, trainer.rows)  # whole, should somebody have moved or deleted it meanwhile
     test, train = training.evaluate(trainer.data.test), training.evaluate(trainer.data.train)
-    val = training.evaluate(trainer.data.val) if trainer.data.val else None
     best, last = trainer.best, trainer.rows[-1]
     selected_on_test = config.selection == "best_test"
     weights = best["weights"] if selected_on_test else training.network.state_dict()
@@ -42,12 +44,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
         "metrics": {
             "train_error": train.error,
             "train_loss": finite(train.loss),
-            "running_train_error": last["running_train_error"],
-            "running_train_loss": last["running_train_loss"],
-            "test_error": test.error,
-            "test_loss": finite(test.loss),
-            "val_error": val.error if val else None,
-            "val_loss": finite(val.loss) if val else None,
+            **{key: last[key] for key in IN_LAST_ROW},
             "best_test_error": best["error"],
             "best_test_step": best["step"],
             "selected_test_error": best["error"] if selected_on_test else test.error,

@@ -13,8 +13,7 @@ from ablation.errors import UserError
 from ablation.interrupts import Interrupts
 from ablation.runs.finish import finish, result_line
 from ablation.runs.record.files import write_atomically
-from ablation.runs.record.folder import RunFolder
-from ablation.runs.record.lock import Busy, held
+from ablation.runs.record.folder import Busy, RunFolder
 from ablation.runs.record.outcome import Outcome
 from ablation.runs.trainer import Diverged, Trainer
 from ablation.training import devices
@@ -55,7 +54,7 @@ def stepwise(config: Config, interrupts: Interrupts, alone: bool = True) -> Step
         except UserError:
             raise
         except Exception as error:  # such as a device out of memory, or a fault in a user's own shortcut
-            with held(folder.path):
+            with folder.held():
                 return failed(folder, 0, config.schedule.steps, error)
         with folder.open(config) as found:
             if found.record is not None:  # finished by another process meanwhile

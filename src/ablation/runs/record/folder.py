@@ -5,33 +5,27 @@ results/runs/<name>-<identity>/
     history.jsonl    a row per evaluation                record.json      written once, when the run is finished
     checkpoint*.pt   while it is not finished            weights.pt       the result's state dict
     traceback.txt    if it failed
-results/locks/       a lock per run (lock.py)            results/replaced/  folders set aside, each in one rename
+results/locks/       a lock per run, outside its folder, so that one rename can move the folder to results/replaced/
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from ablation.config.identity import SCHEMA
 from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.runs.record import checkpoints, record, status
 from ablation.runs.record.files import cannot_write, read_json, remove_temporary, write_atomically
-from ablation.runs.record.lock import Busy, held
 
 
-@dataclass(frozen=True)
-class Opened:
-    """What `RunFolder.open` found: the record of a run that is done, the checkpoint to resume from, or neither."""
-
-    state: Literal["done", "resume", "new"]
-    record: dict[str, Any] | None = None
-    checkpoint: dict[str, Any] | None = None
+class Busy(Exception):
+    """Another process trains this run; the message says which."""
 
 
 class RunFolder:
@@ -41,6 +35,29 @@ class RunFolder:
         self.identity = identity
         self.path = results / "runs" / f"{name}-{identity[:8]}"
         self.name = self.path.name
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run's lock, which the system releases when the process ends, however it ends. Raises Busy."""
+        path = self.path.parent.parent / "locks" / f"{self.name}.lock"
+        lock = FileLock(path, thread_local=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            now = status.read(self.path) or {}
+            holder = (
+                f"process {now.get('pid')} on {now.get('host')}"
+                if now.get("status") == "running"
+                else "another process"
+            )
+            raise Busy(f"{holder} is training this run") from None
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def done(self) -> dict[str, Any] | None:
         """The record if the run is finished, else None; what a process left that was killed after it is cleared away.
@@ -58,7 +75,7 @@ class RunFolder:
             return None
         left = [*checkpoints.present(self.path), *self.path.glob("*.tmp")]
         if left or (status.read(self.path) or {}).get("status") != "done":
-            with suppress(Busy, UserError), held(self.path):  # its process is finishing, or the folder is read-only
+            with suppress(Busy, UserError), self.held():  # its process is finishing, or the folder is read-only
                 self.status("done", found["step"], found["config"]["schedule"]["steps"])
                 checkpoints.remove(self.path)
                 remove_temporary(self.path)
@@ -70,7 +87,7 @@ class RunFolder:
 
         Raises Busy if another process trains the run, UserError if it cannot be gone on with or written.
         """
-        with held(self.path):
+        with self.held():
             if not config.overwrite and (found := self.done()) is not None:
                 yield Opened("done", found)
                 return
