@@ -41,8 +41,8 @@ def costs_of_a_run(config: Config, splits: Splits, device: torch.device, step_se
         precision = devices.pick_precision(config.trainer.precision, device)
         folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
         work = Trainer(config, folder, device, precision)
-        found = stack.enter_context(folder.open(config))
-        begun = seconds(lambda: work.start(found.checkpoint))
+        _, checkpoint = stack.enter_context(folder.open(config))
+        begun = seconds(lambda: work.start(checkpoint))
         follow(folder.path, config.tracker.mode, config.tracker.timeout)
         stack.enter_context(redirect_stdout(io.StringIO()))
         shown = Display(folder.name, 0, steps, None, alone=True)
@@ -123,8 +123,8 @@ def whole_run(config: Config, splits: Splits, device: torch.device) -> Phases:
         precision = devices.pick_precision(config.trainer.precision, device)
         folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
         work = Trainer(config, folder, device, precision)
-        with folder.open(config) as found:
-            run = guarded(work, found.checkpoint, Interrupts(), alone=True)
+        with folder.open(config) as (_, checkpoint):
+            run = guarded(work, checkpoint, Interrupts(), alone=True)
             phases = phases_of(run, work.training, config.schedule.steps)
         stack.callback(finish)  # the tracker's process is done before its folder goes
         assert folder.done() is not None, "a run that is measured comes to its end"

@@ -56,10 +56,10 @@ def stepwise(config: Config, interrupts: Interrupts, alone: bool = True) -> Step
         except Exception as error:  # such as a device out of memory, or a fault in a user's own shortcut
             with folder.held():
                 return failed(folder, 0, config.schedule.steps, error)
-        with folder.open(config) as found:
-            if found.record is not None:  # finished by another process meanwhile
-                return skipped(folder, found.record)
-            return (yield from guarded(trainer, found.checkpoint, interrupts, alone))
+        with folder.open(config) as (record, checkpoint):
+            if record is not None:  # finished by another process meanwhile
+                return skipped(folder, record)
+            return (yield from guarded(trainer, checkpoint, interrupts, alone))
     except Busy as busy:
         print(f"{folder.name}: {busy}; left to it", flush=True)
         return Outcome(folder.name, folder.path, "busy", str(busy))

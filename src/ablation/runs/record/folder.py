@@ -46,11 +46,8 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             now = status.read(self.path) or {}
-            holder = (
-                f"process {now.get('pid')} on {now.get('host')}"
-                if now.get("status") == "running"
-                else "another process"
-            )
+            running = now.get("status") == "running"
+            holder = f"process {now.get('pid')} on {now.get('host')}" if running else "another process"
             raise Busy(f"{holder} is training this run") from None
         except OSError as error:
             raise cannot_write(path, error) from error
@@ -82,21 +79,22 @@ class RunFolder:
         return found
 
     @contextmanager
-    def open(self, config: Config) -> Iterator[Opened]:
-        """Hold the run's lock, and make the folder ready for training unless the run is done by now.
+    def open(self, config: Config) -> Iterator[tuple[dict[str, Any] | None, dict[str, Any] | None]]:
+        """Hold the run's lock; give (record, None) of a run that is done, else make the folder ready for training.
 
-        Raises Busy if another process trains the run, UserError if it cannot be gone on with or written.
+        Then it gives (None, checkpoint) to resume from, or (None, None) for a new run. Raises Busy if another process
+        trains the run, UserError if it cannot be gone on with or written.
         """
         with self.held():
             if not config.overwrite and (found := self.done()) is not None:
-                yield Opened("done", found)
+                yield found, None
                 return
             try:
                 checkpoint = self.checkpoint(config.overwrite)
                 self.begin(config)
             except OSError as error:
                 raise cannot_write(self.path, error) from error
-            yield Opened("resume" if checkpoint else "new", checkpoint=checkpoint)
+            yield None, checkpoint
 
     def checkpoint(self, overwrite: bool) -> dict[str, Any] | None:
         """The checkpoint to go on from; a folder that cannot be gone on with is moved to results/replaced/.

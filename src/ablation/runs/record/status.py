@@ -37,5 +37,5 @@ def process_is_gone(status: dict[str, Any]) -> bool:
     except ProcessLookupError:
         return True
     except (PermissionError, OverflowError):
-        return False
+        pass
     return False
