@@ -3,10 +3,9 @@
     python tests/faults.py              the long form: 30 kills, some minutes
     python tests/faults.py --kills 6    the form that CI runs (pytest -m fault)
 
-The undisturbed sweep is `python src/train.py -m ...` in a process of its own. The killed ones are forks of this
-process, which has imported torch already: the same entry point, without seconds of imports before each kill. A part of
-the kills comes at a random moment; the others wait for the files that are there only while a checkpoint, the weights or
-the record are being written. When a sweep is done before its share of kills has been dealt out, the next one begins.
+The killed sweeps are forks of this process, which has imported torch already. Some kills come at a random moment; the
+others wait for the files that are there only while a checkpoint, the weights or the record are being written. When a
+sweep is done before its share of kills has been dealt out, the next one begins.
 """
 
 import argparse
@@ -25,19 +24,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import ablation.run  # noqa: F401
 import sklearn.datasets  # noqa: F401 - once, for all the forks
 from runs import SMALL, TRAIN, essence
 
-from ablation.runs.record.checkpoints import FRESH, present
+from ablation.runs.record.checkpoints import present
 
 SWEEP = ("model.residual=true,false", "optimizer=sgd,adam", "schedule.steps=30")
-MOMENTS = ("any time", "in training", "writing", "finishing")
+MOMENTS = ("any time", "writing", "finishing")
 PATIENCE_S = 60.0
 
 
 def main() -> int:
-    """Run the program; the exit status is 1 if a file differs or a sweep cannot be finished."""
+    """Run the program; it raises AssertionError if a file differs or a sweep cannot be finished."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30, help="how many kills in all (default: 30)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
@@ -59,22 +57,16 @@ def main() -> int:
             for name, end in ends(results).items():
                 assert end == expected[name], f"{results / 'runs' / name} differs from an undisturbed run"
                 compared += 1
-            assert start(results, 10, Path(folder) / "log")[1]() == 0, "the finished sweep, started again"
     writing = sum(count for what, count in struck.items() if what in ("checkpoint", "weights", "record"))
     print(f"{struck.total()} kills in {sweeps} sweeps of {len(expected)} runs, {time.monotonic() - began:.0f} s")
-    print(f"{writing} kills fell into writing a checkpoint or record: " + describe(struck))
+    print(f"{writing} kills fell into writing a checkpoint, weights or a record: {dict(struck.most_common())}")
     print(f"{compared} of {compared} runs bit-identical to undisturbed ones: weights, record, history, files left")
     return 0
 
 
-def describe(struck: Counter[str]) -> str:
-    return ", ".join(f"{count} {what}" for what, count in sorted(struck.items(), reverse=True))
-
-
 def arguments(results: Path, every: int) -> list[str]:
     """The sweep's command line; the interval of checkpoints is no part of a run's identity."""
-    settings = [*SMALL, *SWEEP, f"results={results}", f"trainer.checkpoint_every={every}"]
-    return ["-m", *settings]
+    return ["-m", *SMALL, *SWEEP, f"results={results}", f"trainer.checkpoint_every={every}"]
 
 
 def ends(results: Path) -> dict[str, object]:
@@ -82,8 +74,9 @@ def ends(results: Path) -> dict[str, object]:
     return {folder.name: essence(folder) for folder in sorted((results / "runs").iterdir())}
 
 
-def start(results: Path, every: int, log: Path) -> tuple[int, Callable[[], int]]:
-    """Start the sweep as a fork; its process id, and a function that waits for its exit status."""
+def start(results: Path, every: int) -> tuple[int, Callable[[], None]]:
+    """Start the sweep as a fork; its process id, and a function that waits for it and asserts that it succeeded."""
+    log = results.with_suffix(".log")
     sys.stdout.flush()
     process = os.fork()
     if process == 0:
@@ -98,69 +91,63 @@ def start(results: Path, every: int, log: Path) -> tuple[int, Callable[[], int]]
             status = int(end.code or 0)
         finally:
             os._exit(status)
-    return process, lambda: os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+    def wait() -> None:
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        assert status == 0, f"the sweep ended with {status}:\n{log.read_text()[-3000:]}"
+
+    return process, wait
 
 
 def disturbed(results: Path, kills: int, rng: random.Random) -> Counter[str]:
-    """Kill the sweep up to `kills` times, then let it end; what the kills fell into."""
+    """Kill the sweep up to `kills` times, then let it end twice; what the kills fell into."""
     struck: Counter[str] = Counter()
-    log = results.with_suffix(".log")
     while struck.total() < kills:
         moment, every = rng.choice(MOMENTS), rng.choice((1, 2, 7))
         before = half_done(results)
-        process, wait = start(results, every, log)
+        process, wait = start(results, every)
         if not reached(moment, process, results, rng):
-            wait_status = wait()
-            assert wait_status == 0, f"the sweep ended with {wait_status}:\n{log.read_text()[-3000:]}"
+            wait()
             break
         os.kill(process, signal.SIGKILL)
-        wait()
+        os.waitpid(process, 0)
         fell = [what for path, what in half_done(results).items() if path not in before]
         what = min(fell, default="between writes", key="record weights checkpoint history config status".find)
         struck[what] += 1
         print(f"  killed, {moment}: {what}", flush=True)
-    status = start(results, 10, log)[1]()
-    assert status == 0, f"the sweep ended with {status}:\n{log.read_text()[-3000:]}"
+    for _ in range(2):
+        start(results, 10)[1]()
     return struck
 
 
 def reached(moment: str, process: int, results: Path, rng: random.Random) -> bool:
     """Wait for the moment; False if the process ended before it."""
-    begun, seen = time.monotonic(), half_done(results) | dict.fromkeys(traces(results), "")
-    delay = rng.uniform(0, 4) if moment == "any time" else rng.uniform(0, 0.6)
-    passed = rng.randrange(6)  # writes that are let pass
+    if moment == "any time":
+        time.sleep(rng.uniform(0, 4))
+        return not ended(process)
+    begun, seen = time.monotonic(), half_done(results)
+    passed = rng.randrange(6) if moment == "writing" else 0  # writes that are let pass
     while time.monotonic() - begun < PATIENCE_S:
-        if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if ended(process):
             return False
-        if moment == "any time":
-            fresh = []
-        elif moment == "in training":
-            fresh = [path for path in traces(results) if path not in seen]
-        else:
-            fresh = [path for path, what in half_done(results).items() if path not in seen]
-            if moment == "finishing":
-                fresh = [path for path in fresh if "weights.pt" in path or "record" in path]
-        if fresh and moment in ("writing", "finishing"):
-            if moment == "finishing" or passed == 0:
+        fresh = {path: what for path, what in half_done(results).items() if path not in seen}
+        if moment == "writing" or {"weights", "record"} & set(fresh.values()):
+            if fresh and passed == 0:
                 return True
-            passed -= 1
-            seen |= dict.fromkeys(fresh, "")
-        if (fresh and moment == "in training") or moment == "any time":
-            time.sleep(delay)
-            return not os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            passed -= bool(fresh)
+            seen |= fresh
     raise AssertionError(f"nothing happened for {PATIENCE_S:.0f} s, waiting for the moment: {moment}")
 
 
-def traces(results: Path) -> list[str]:
-    """Signs that a process trains: the checkpoints with their times."""
-    return [f"{path} {path.stat().st_mtime_ns}" for path in (results / "runs").glob("*/history.jsonl")]
+def ended(process: int) -> bool:
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def half_done(results: Path) -> dict[str, str]:
     """What shows that a process is, or was killed, in the middle of a write: path and time -> what is written."""
     found: dict[str, str] = {}
     for folder in (results / "runs").glob("*"):
-        for path in [*folder.glob("*.tmp"), folder / FRESH]:
+        for path in folder.glob("*.tmp"):
             try:
                 found[f"{path} {path.stat().st_mtime_ns}"] = path.name.split(".")[0]
             except OSError:

@@ -5,6 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from torch import nn
 from ablation.config import compose
 from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
+from ablation.runs.finish import digest
 from ablation.runs.record.outcome import Outcome
-from ablation.runs.run import Steps, advance, digest, run
+from ablation.runs.run import Steps, run, stepwise
 
 TRAIN = Path(__file__).resolve().parent.parent / "src" / "train.py"
+
+TAKE_STEP = "ablation.training.step.Training.take_step"
 
 SMALL = (
     "data=digits",
@@ -35,9 +39,6 @@ SMALL = (
     "tracker=disabled",
 )
 
-TIMES = ("images_per_second", "wall_seconds")
-"""What may differ between two histories of one run; of two records, `timing` and `environment`."""
-
 
 def small(results: Path, *overrides: str) -> Config:
     """The configuration of a small run."""
@@ -52,7 +53,7 @@ def finish(config: Config) -> Outcome:
 def cut_off(config: Config, after: int) -> None:
     """Begin or go on, and close the run when it has taken `after` steps, as a dying process would leave it."""
     with Interrupts() as interrupts:
-        steps = advance(config, interrupts)
+        steps = stepwise(config, interrupts)
         for _ in range(after):
             next(steps)
         steps.close()
@@ -60,11 +61,11 @@ def cut_off(config: Config, after: int) -> None:
 
 def started(config: Config) -> Steps:
     """The run, to be taken step by step."""
-    return advance(config, Interrupts())
+    return stepwise(config, Interrupts())
 
 
 def end_of(steps: Steps) -> Outcome:
-    """Advance to the end."""
+    """The outcome of the run, taken to its end."""
     while True:
         try:
             next(steps)
@@ -82,15 +83,18 @@ def folder_of(results: Path) -> Path:
 def essence(folder: Path) -> dict[str, Any]:
     """All of a finished run that must be the same bit for bit, however often it was cut off."""
     record = json.loads((folder / "record.json").read_text())
-    weights = torch.load(folder / "weights.pt", weights_only=True)
-    assert record["weights_sha256"] == digest(weights)
-    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert record["weights_sha256"] == digest(torch.load(folder / "weights.pt", weights_only=True))
+    rows = rows_of(folder)
     for row in rows:
-        for key in TIMES:
-            del row[key]
+        del row["images_per_second"], row["wall_seconds"]
     del record["timing"], record["environment"], record["config"]["results"], record["config"]["overwrite"]
     del record["config"]["trainer"]["checkpoint_every"]
     return {"record": record, "history": rows, "left": sorted(path.name for path in folder.iterdir())}
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The run's history."""
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 def status_of(folder: Path) -> dict[str, Any]:
@@ -118,6 +122,21 @@ def train(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, env=environment, **(pipes | options))
+
+
+class Killed(BaseException):
+    """What a test raises where a process is to die."""
+
+
+def die(*_: object, **__: object) -> None:
+    """Stands in for the function in which the process is to die."""
+    raise Killed
+
+
+def dies(function: Callable[..., object], *arguments: object) -> None:
+    """Call it; it must be killed."""
+    with pytest.raises(Killed):
+        function(*arguments)
 
 
 class Dropout(nn.Sequential):

@@ -20,7 +20,7 @@ from ablation.launching import gang
 from ablation.launching.gang import Gang
 from ablation.networks import resnet as networks
 from ablation.runs.record.outcome import Outcome
-from ablation.runs.run import advance, run
+from ablation.runs.run import run, stepwise
 from ablation.training import devices
 from ablation.training.step import Training
 
@@ -83,7 +83,7 @@ def test_the_same_as_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     alone = {name: run(small(tmp_path / "alone", *overrides)) for name, overrides in MEMBERS.items()}
     configs = [small(tmp_path / "gang", *overrides) for overrides in MEMBERS.values()]
     with Interrupts() as interrupts:  # the first one is resumed within the gang, and so loads a random state
-        steps = advance(configs[0], interrupts)
+        steps = stepwise(configs[0], interrupts)
         for _ in range(4):
             next(steps)
         steps.close()
@@ -129,14 +129,14 @@ def test_a_signal_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 class Watched:
-    """Stands in for `advance`: runs of thirty steps that note who is running beside them."""
+    """Stands in for `stepwise`: runs of thirty steps that note who is running beside them."""
 
     def __init__(self) -> None:
         self.running: list[Config] = []
         self.most: dict[str, int] = {}
         self.mixed = False
 
-    def advance(self, config: Config, _interrupts: Interrupts, alone: bool) -> Iterator[None]:
+    def stepwise(self, config: Config, _interrupts: Interrupts, alone: bool) -> Iterator[None]:
         self.running.append(config)
         for _ in range(30):
             for device in {one.trainer.device for one in self.running}:
@@ -151,7 +151,7 @@ class Watched:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     watched = Watched()
-    monkeypatch.setattr(gang, "advance", watched.advance)
+    monkeypatch.setattr(gang, "stepwise", watched.stepwise)
     return watched
 
 

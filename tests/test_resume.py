@@ -1,5 +1,6 @@
 """A run cut off anywhere and started again ends as if nothing had happened, bit for bit."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
 from ablation.runs.record import checkpoints
-from ablation.runs.run import advance
+from ablation.runs.run import stepwise
 
 RECIPES = {
     "sgd": (),
@@ -46,55 +47,47 @@ def test_cut_off_anywhere(recipe: str, tmp_path: Path) -> None:
     runs.cut_off(disturbed, after=3)  # the checkpoint of this step is not written yet: from 0 again
     runs.cut_off(disturbed, after=5)  # at an epoch's end, before its evaluation: from 0 again, to 5
     asked_to_leave(disturbed, after=1)  # from 3, leaves with a checkpoint in mid-epoch, at 4
-    asked_to_leave(disturbed, after=1)  # from 4, leaves right behind an epoch's evaluation, at 5
-    runs.cut_off(disturbed, after=2)  # at 7, which is from the checkpoint of 6 on to be done again
+    asked_to_leave(disturbed, after=1)  # from 4, leaves right after an epoch's evaluation, at 5
+    runs.cut_off(disturbed, after=2)  # at 7, which will be repeated from the checkpoint of 6
     if recipe.startswith("plateau"):
-        runs.cut_off(disturbed, after=7)  # at 13, behind the rate's first fall
+        runs.cut_off(disturbed, after=7)  # at 13, after the rate's first fall
     assert runs.finish(disturbed).state == "resumed"
-    folders = [runs.folder_of(tmp_path / name) for name in ("undisturbed", "disturbed")]
-    assert runs.essence(folders[1]) == runs.essence(folders[0])
+    expected, got = (runs.essence(runs.folder_of(tmp_path / name)) for name in ("undisturbed", "disturbed"))
+    assert got == expected
     if recipe.startswith("plateau"):
-        record = runs.essence(folders[0])["record"]
-        assert record["stopped_early"], "this recipe is to exercise early stopping"
-        rates = {row["lr"] for row in runs.essence(folders[0])["history"]}
-        assert len(rates) > 1, "this recipe is to exercise the falling rate"
+        assert expected["record"]["stopped_early"], "this recipe is to exercise early stopping"
+        assert len({row["lr"] for row in expected["history"]}) > 1, "this recipe is to exercise the falling rate"
 
 
 def asked_to_leave(config: Config, after: int) -> None:
     with Interrupts() as interrupts:
-        steps = advance(config, interrupts)
+        steps = stepwise(config, interrupts)
         for _ in range(after):
             next(steps)
         interrupts.signal = signal.SIGTERM
         assert runs.end_of(steps).exit_status == 75
 
 
-def test_history_of_every_evaluation_once(tmp_path: Path) -> None:
-    """A kill between an evaluation and the next checkpoint leaves a row that comes again."""
+@pytest.mark.parametrize("how", ["damaged", "deleted", "deleted while it trains"])
+def test_history_has_every_evaluation_once(how: str, tmp_path: Path) -> None:
+    """The checkpoint holds the rows too; one that came after it comes again."""
     config = runs.small(tmp_path)
     runs.cut_off(config, after=6)  # the row of step 5 is on disk, the newest checkpoint is of step 3
-    history = runs.folder_of(tmp_path) / "history.jsonl"
-    assert [row["step"] for row in rows(history)] == [5]
-    assert checkpoints.read(history.parent / checkpoints.NEWEST)["training"]["step"] == 3
-    history.write_text(history.read_text() + '{"step": 10, "ep')  # and a row torn in two
-    runs.finish(config)
-    assert [row["step"] for row in rows(history)] == [5, 10, 12]
-
-
-def test_history_lost(tmp_path: Path) -> None:
-    """The checkpoint knows the rows too."""
-    config = runs.small(tmp_path)
-    runs.cut_off(config, after=8)
-    history = runs.folder_of(tmp_path) / "history.jsonl"
-    history.unlink()
-    runs.finish(config)
-    assert [row["step"] for row in rows(history)] == [5, 10, 12]
-
-
-def rows(history: Path) -> list[dict[str, object]]:
-    import json
-
-    return [json.loads(line) for line in history.read_text().splitlines()]
+    folder = runs.folder_of(tmp_path)
+    history = folder / "history.jsonl"
+    assert [row["step"] for row in runs.rows_of(folder)] == [5]
+    assert checkpoints.read(folder / checkpoints.NEWEST)["training"]["step"] == 3
+    if how == "damaged":
+        history.write_text(history.read_text() + '{"step": 10, "ep')  # and a row that was cut off
+    elif how == "deleted":
+        history.unlink()
+    steps = runs.started(config)
+    for _ in range(5):
+        next(steps)
+    if how == "deleted while it trains":
+        history.unlink()
+    assert runs.end_of(steps).state == "resumed"
+    assert [row["step"] for row in runs.rows_of(folder)] == [5, 10, 12]
 
 
 def test_done_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,17 +101,24 @@ def test_done_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert {path: path.read_bytes() for path in runs.folder_of(tmp_path).iterdir()} == before
 
 
-def test_overwrite_keeps_the_old_record_and_goes_on_when_cut_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_overwrite_keeps_the_old_run_and_goes_on_when_cut_off(
+    killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`killed`: right after the old folder was moved, before the new one is made."""
     runs.finish(runs.small(tmp_path))
-    old = (runs.folder_of(tmp_path) / "record.json").read_bytes()
+    old = runs.essence(runs.folder_of(tmp_path))
     again = runs.small(tmp_path, "overwrite=true")
+    if killed:
+        with monkeypatch.context() as patch:
+            patch.setattr("ablation.runs.record.folder.RunFolder.begin", runs.die)
+            runs.dies(runs.finish, again)
     runs.cut_off(again, after=5)
     (kept,) = (tmp_path / "replaced").iterdir()
-    assert (kept / "record.json").read_bytes() == old
-    assert {"history.jsonl", "weights.pt"} <= {path.name for path in kept.iterdir()}
-    outcome = runs.finish(again)  # the same command: it goes on, and puts nothing aside
-    assert outcome.state == "resumed"
+    assert runs.essence(kept) == old
+    assert runs.finish(again).state == "resumed"  # the same command goes on, and moves nothing
     assert list((tmp_path / "replaced").iterdir()) == [kept]
+    assert runs.essence(runs.folder_of(tmp_path)) == old
 
 
 def test_a_generator_of_a_users_own_shortcut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,70 +136,52 @@ def test_a_generator_of_a_users_own_shortcut(tmp_path: Path, monkeypatch: pytest
     assert disturbed == undisturbed
 
 
-@pytest.mark.parametrize("kept", ["weights.pt", "record.json", "newest checkpoint"])
+@pytest.mark.parametrize("kept", ["last checkpoint", "weights.pt", "record.json", "newest checkpoint"])
 def test_killed_while_finishing(kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights, record, removal of the checkpoints: after a kill behind each, the same command finishes the run."""
+    """Checkpoint, weights, record, removal of the checkpoints: killed after any of them, the same command ends it."""
     undisturbed, config = (runs.small(tmp_path / name) for name in ("undisturbed", "disturbed"))
     runs.finish(undisturbed)
-
-    class Killed(BaseException):
-        pass
-
-    def die(*_: object) -> None:
-        raise Killed
-
+    unlink = Path.unlink
+    points = {
+        "last checkpoint": ("ablation.training.step.Training.evaluate", runs.die),
+        "weights.pt": ("ablation.runs.record.record.write", runs.die),
+        "record.json": ("ablation.runs.record.checkpoints.remove", runs.die),
+        "newest checkpoint": (
+            "pathlib.Path.unlink",
+            lambda path, **options: runs.die() if path.name == checkpoints.NEWEST else unlink(path, **options),
+        ),
+    }
     with monkeypatch.context() as patch:
-        if kept == "weights.pt":
-            patch.setattr("ablation.runs.run.write_json", die)
-        elif kept == "record.json":
-            patch.setattr("ablation.runs.record.checkpoints.remove", die)
-        else:
-            remove = Path.unlink
-            patch.setattr(
-                Path,
-                "unlink",
-                lambda self, **options: die() if self.name == checkpoints.NEWEST else remove(self, **options),
-            )
-        with pytest.raises(Killed):
-            runs.finish(config)
+        patch.setattr(*points[kept])
+        runs.dies(runs.finish, config)
     folder = runs.folder_of(tmp_path / "disturbed")
-    assert checkpoints.present(folder)
+    assert checkpoints.read(folder / checkpoints.NEWEST)["training"]["step"] == 12
     (folder / "record.json.99.tmp").write_text("{")
-    outcome = runs.finish(config)
-    assert outcome.state == ("resumed" if kept == "weights.pt" else "skipped")
+    assert runs.finish(config).state == ("resumed" if kept in ("last checkpoint", "weights.pt") else "skipped")
     assert runs.essence(folder) == runs.essence(runs.folder_of(tmp_path / "undisturbed"))
     assert runs.status_of(folder)["status"] == "done"
 
 
-@pytest.mark.parametrize("at", range(4))
-def test_killed_while_writing_a_checkpoint(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every order of old and new files on the way leads to a whole checkpoint, never to an older one than necessary."""
+@pytest.mark.parametrize("at", ["fsync", "unlink", "link", "replace"])
+@pytest.mark.parametrize("links", [True, False])
+def test_killed_while_writing_a_checkpoint(
+    at: str, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every moment the newest checkpoint is whole, also on a file system without hard links."""
+
+    def no_links(*_: object) -> None:
+        raise PermissionError
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
     checkpoints.save(tmp_path, {"step": 1})
     checkpoints.save(tmp_path, {"step": 2})
-    calls = iter(range(9))
-
-    class Killed(BaseException):
-        pass
-
-    def replace(source: Path, target: Path) -> None:
-        if next(calls) == at:
-            raise Killed
-        real(source, target)
-
-    import os
-
-    real = os.replace
-    monkeypatch.setattr(os, "replace", replace)
-    if at < 3:
-        with pytest.raises(Killed):
-            checkpoints.save(tmp_path, {"step": 3})
-    else:
-        checkpoints.save(tmp_path, {"step": 3})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path if at == "unlink" else os, at, runs.die)
+        runs.dies(checkpoints.save, tmp_path, {"step": 3})
     state = checkpoints.load(tmp_path, print)
     assert state is not None
-    assert state["step"] == (2 if at == 0 else 3)
-    monkeypatch.setattr(os, "replace", real)
+    assert state["step"] == 2
     checkpoints.save(tmp_path, {"step": 4})
-    state = checkpoints.load(tmp_path, print)
-    assert state is not None
-    assert state["step"] == 4
+    steps = [checkpoints.read(tmp_path / name)["step"] for name in checkpoints.NAMES]
+    assert steps == [4, 2]

@@ -18,7 +18,7 @@ from ablation.config.compose import compose
 from ablation.config.schema import Config
 from ablation.data import Images, Splits
 from ablation.runs.build import build_training, load_data
-from ablation.runs.run import digest
+from ablation.runs.finish import digest
 from ablation.training.step import Training
 
 CPU = torch.device("cpu")

@@ -17,10 +17,13 @@ from ablation.benchmark.contenders import Ours, synchronize
 from ablation.config.schema import Config
 from ablation.data import Splits
 from ablation.interrupts import Interrupts
-from ablation.runs.progress import show
+from ablation.runs.finish import layers
+from ablation.runs.progress import Display
+from ablation.runs.record import history
 from ablation.runs.record.folder import RunFolder
-from ablation.runs.run import Work, guarded
-from ablation.tracking.tracker import finish, track
+from ablation.runs.run import guarded
+from ablation.runs.trainer import Trainer
+from ablation.tracking.tracker import finish, follow
 from ablation.training import devices
 from ablation.training.step import Training
 
@@ -37,14 +40,12 @@ def costs_of_a_run(config: Config, splits: Splits, device: torch.device, step_se
         config = replace(config, results=results, overwrite=False)
         precision = devices.pick_precision(config.trainer.precision, device)
         folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
-        work = Work(config, folder, device, precision, splits)
-        stack.enter_context(folder.held())
-        folder.begin(config)
-        begun = seconds(work.resume)
-        work.tracker = track(folder.path, config.tracker.mode, config.tracker.timeout)
-        stack.callback(work.tracker.close)
+        work = Trainer(config, folder, device, precision)
+        _, checkpoint = stack.enter_context(folder.open(config))
+        begun = seconds(lambda: work.start(checkpoint))
+        follow(folder.path, config.tracker.mode, config.tracker.timeout)
         stack.enter_context(redirect_stdout(io.StringIO()))
-        shown = show(folder.name, 0, steps, None, alone=True)
+        shown = Display(folder.name, 0, steps, None, alone=True)
         stack.callback(shown.close)
         work.training.take_step()
         interrupts = Interrupts()
@@ -57,9 +58,14 @@ def costs_of_a_run(config: Config, splits: Splits, device: torch.device, step_se
 
         looks = seconds(look) / many
         row = dict.fromkeys(ROW_KEYS, 1.0) | {"step": 1, "val_loss": None, "val_error": None}
-        rows = statistics.median(seconds(lambda: write_row(work, row, shown.row, steps)) for _ in range(5))
-        saves = statistics.median(seconds(work.save_checkpoint) for _ in range(3))
-        ends = seconds(work.layers)
+        rows = statistics.median(seconds(lambda: write_row(work, row, shown)) for _ in range(5))
+
+        def save() -> None:
+            work.saved_at = 0
+            work.save_checkpoint()
+
+        saves = statistics.median(seconds(save) for _ in range(3))
+        ends = seconds(lambda: layers(work))
     parts = {
         "progress and signals, every step": looks * steps,
         "history, status and tracker, every epoch": rows * epochs,
@@ -116,11 +122,12 @@ def whole_run(config: Config, splits: Splits, device: torch.device) -> Phases:
         config = replace(config, results=results, overwrite=False)
         precision = devices.pick_precision(config.trainer.precision, device)
         folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
-        work = Work(config, folder, device, precision, splits)
-        with folder.held():
-            phases = phases_of(guarded(work, Interrupts(), alone=True), work.training, config.schedule.steps)
+        work = Trainer(config, folder, device, precision)
+        with folder.open(config) as (_, checkpoint):
+            run = guarded(work, checkpoint, Interrupts(), alone=True)
+            phases = phases_of(run, work.training, config.schedule.steps)
         stack.callback(finish)  # the tracker's process is done before its folder goes
-        assert folder.record() is not None, "a run that is measured comes to its end"
+        assert folder.done() is not None, "a run that is measured comes to its end"
         return phases
 
 
@@ -175,12 +182,11 @@ ROW_KEYS = (
 )
 
 
-def write_row(work: Work, row: dict[str, Any], shown: Callable[[dict[str, Any], int], None], steps: int) -> None:
+def write_row(work: Trainer, row: dict[str, Any], shown: Display) -> None:
     """What follows an evaluation."""
-    work.history.append(row)
-    work.folder.status("running", 1, steps)
-    shown(row, steps)
-    work.tracker.row()
+    history.append(work.history, row)
+    work.status("running")
+    shown.row(row)
 
 
 def seconds(function: Callable[[], object]) -> float:

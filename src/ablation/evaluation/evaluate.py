@@ -26,10 +26,11 @@ from ablation.networks.resnet import parameter_count
 from ablation.program import check_writable
 from ablation.runs.build import build_network
 from ablation.runs.environment import environment
+from ablation.runs.finish import digest
 from ablation.runs.record import checkpoints
-from ablation.runs.record.files import read_json, write_atomically, write_json
-from ablation.runs.record.record import is_record
-from ablation.runs.run import digest, finite
+from ablation.runs.record import record as records
+from ablation.runs.record.files import write_atomically, write_json
+from ablation.runs.record.record import finite
 from ablation.training import devices
 from ablation.training.evaluation import Evaluation, evaluate
 
@@ -143,11 +144,12 @@ def run_subject(folder: Path, changes: dict[str, str]) -> Subject:
     if not folder.is_dir():
         raise UserError("run", folder, "no such folder; the runs are under results/runs")
     name = folder.resolve().name
-    record = read_json(folder / "record.json")
-    if not isinstance(record, dict):
+    if not (folder / "record.json").exists():
         return unfinished_subject(folder, name, changes)
-    if not is_record(record):
-        raise UserError("run", folder, "its record.json is damaged; train it again")
+    try:
+        record = records.read(folder / "record.json")
+    except ValueError as error:
+        raise UserError("run", folder, f"its record.json is damaged ({error}); train it again") from None
     path = folder / "weights.pt"
     if not path.exists():
         raise UserError("run", folder, "has a record but no weights.pt: published records come without their weights")
@@ -202,7 +204,7 @@ def measure(
     load_weights(network, subject.weights, subject.path)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     result = evaluate(network, splits.test, normalization.to(device), autocast)
-    where = environment(device, precision, compiled=False, deterministic=config.trainer.deterministic)
+    where = environment(device, precision, fused=False, deterministic=config.trainer.deterministic)
     return result, splits, where | {"parameters": parameter_count(network)}
 
 

@@ -1,5 +1,6 @@
 """What a number was measured on: hardware, versions, commit. A number never travels without them."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -13,14 +14,14 @@ from ablation.training.devices import device_name
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "wandb", "pandas", "numpy")
 
 
-def environment(device: torch.device, precision: str, compiled: bool, deterministic: bool) -> dict[str, Any]:
+def environment(device: torch.device, precision: str, fused: bool, deterministic: bool) -> dict[str, Any]:
     """The `environment` of a record; a package that is not installed is null."""
     commit, dirty = git_state()
     return {
         "device": device.type,
         "device_name": device_name(device),
         "precision": precision,
-        "compiled": compiled,
+        "fused": fused,
         "deterministic": deterministic,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -41,15 +42,20 @@ def installed(package: str) -> str | None:
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """The checkout's commit and whether tracked files differ from it; None, None outside of git."""
+    """The checkout's commit, and whether tracked files differ from it or code or configuration is not in it.
+
+    Without git the commit is that of the environment variable ABLATION_COMMIT (an image's build sets it), or None.
+    """
     try:
         commit = git("rev-parse", "HEAD")
-        return commit, bool(git("status", "--porcelain", "--untracked-files=no"))
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        untracked = git("ls-files", "--others", "--exclude-standard", "src", "conf", "sweeps")
     except (OSError, subprocess.SubprocessError):
-        return None, None
+        return os.environ.get("ABLATION_COMMIT"), None
+    return commit, bool(changed or untracked)
 
 
 def git(*arguments: str) -> str:
-    """What git prints in the checkout."""
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()
+    """What git prints in the checkout; a name that is not UTF-8 is no error."""
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True, timeout=10)
+    return done.stdout.decode(errors="replace").strip()

@@ -1,64 +1,44 @@
-"""What a run shows while it trains: a bar on a terminal, one plain line per evaluation elsewhere, or nothing."""
+"""What a run shows while it trains: a bar on a terminal, one line per evaluation elsewhere, or nothing."""
 
 import sys
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 REFRESH_STEPS = 10
-"""Steps between two looks at the bar: it must cost nothing."""
+"""Steps between two updates of the bar, which must cost nothing."""
 
 
-class Lines:
-    """One plain line per evaluation."""
+class Display:
+    """A bar or lines about one run, as `trainer.progress` asks: null is a bar on a terminal, false nothing at all."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, step: int, steps: int, progress: bool | None, alone: bool) -> None:
+        """`alone`: no other run writes to the terminal; a terminal has room for the bar of one run."""
+        self.name, self.steps, self.lines = name, steps, progress is not False
+        self.bar = None
+        if self.lines and alone and (progress or sys.stderr.isatty()):
+            columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[latest]}")
+            self.bar = Progress("{task.description}", *columns, console=Console(stderr=True), refresh_per_second=4)
+            self.task = self.bar.add_task(name, total=steps, completed=step, latest="")
+            self.bar.start()
 
     def step(self, step: int) -> None:
-        """Hear that a step was taken."""
+        """Show that a step was taken."""
+        if self.bar and step % REFRESH_STEPS == 0:
+            self.bar.update(self.task, completed=step)
 
-    def row(self, row: dict[str, Any], steps: int) -> None:
+    def row(self, row: dict[str, Any]) -> None:
         """Show a history row."""
-        print(f"{self.name}  step {row['step']}/{steps}  {describe(row)}", flush=True)
+        if self.bar:
+            self.bar.update(self.task, completed=row["step"], latest=describe(row))
+        elif self.lines:
+            print(f"{self.name}  step {row['step']}/{self.steps}  {describe(row)}", flush=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-
-
-class Silence(Lines):
-    """Nothing at all."""
-
-    def row(self, row: dict[str, Any], steps: int) -> None:
-        pass
-
-
-class Bar(Lines):
-    """A progress bar with the newest row beside it."""
-
-    def __init__(self, name: str, step: int, steps: int) -> None:
-        super().__init__(name)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[latest]}"),
-        )
-        self.progress = Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=4)
-        self.task = self.progress.add_task(name, total=steps, completed=step, latest="")
-        self.progress.start()
-
-    def step(self, step: int) -> None:
-        if step % REFRESH_STEPS == 0:
-            self.progress.update(self.task, completed=step)
-
-    def row(self, row: dict[str, Any], steps: int) -> None:
-        self.progress.update(self.task, completed=row["step"], latest=describe(row))
-
-    def close(self) -> None:
-        self.progress.stop()
+        if self.bar:
+            self.bar.stop()
 
 
 def describe(row: dict[str, Any]) -> str:
@@ -72,13 +52,3 @@ def describe(row: dict[str, Any]) -> str:
         f"{row['images_per_second']:,.0f} img/s",
     ]
     return "  ".join(filter(None, parts))
-
-
-def show(name: str, step: int, steps: int, progress: bool | None, alone: bool) -> Lines:
-    """What `trainer.progress` asks for: null is a bar on a terminal and lines elsewhere, true a bar, false nothing.
-
-    A terminal has room for the bar of one run: where it is not `alone`, lines are shown in its place.
-    """
-    if progress is False:
-        return Silence(name)
-    return Bar(name, step, steps) if alone and (progress or sys.stderr.isatty()) else Lines(name)

@@ -164,3 +164,8 @@ def track_sweep(group: str, report: Path, runs: list[dict[str, Any]], settings: 
     with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:  # its reader removes it
         json.dump(told, file)
     tracker_process(settings["timeout"]).send("sweep", file.name)
+
+
+def follow(folder: Path, mode: str, timeout: float) -> None:
+    """Begin to follow the run in `folder`, whose config.yaml and history are in place."""
+    track(folder, mode, timeout)

@@ -1,4 +1,4 @@
-"""Files that survive whatever dies: written whole or not at all, and read with doubt."""
+"""Files that are written whole or not at all, and read without trusting them."""
 
 import hashlib
 import io
@@ -11,12 +11,14 @@ from typing import IO, Any
 
 from ablation.errors import UserError
 
+SEAL = "ablation-checkpoint sha256"
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], durable: bool = True) -> None:
-    """Let `write` fill a new file and put it in `path`'s place once it is whole; a reader sees the old or the new.
+    """Let `write` fill a new file, then rename it to `path`: a reader sees the old file or the new one, whole.
 
-    `durable=False` leaves to the system when it reaches the disk: for what a power cut may take along.
-    Raises UserError where the folder cannot be written or the disk is full; what was there stays as it was.
+    `durable=False` does not wait for the disk, so a power cut may lose the file.
+    Raises UserError if the folder cannot be written or the disk is full; the old file stays.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -37,7 +39,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], durable: 
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the folder's entries to the disk: a rename is not there before."""
+    """Bring the folder's entries to the disk, without which a power cut can undo a rename."""
+    if os.name == "nt":  # Windows cannot open a folder, and NTFS journals its entries
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -46,42 +50,39 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Delete what killed processes left half written. For the holder of the folder's lock only."""
+    """Delete the half-written files of killed processes. Only for the process that holds the run's lock."""
     for path in folder.glob("*.tmp"):
         with suppress(OSError):
             path.unlink()
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """The one line for a full disk or a read-only folder."""
+    """The error for a full disk or a read-only folder."""
     return UserError("results", path, f"cannot be written: {error.strerror or error}; what was there is left as it was")
 
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
-    """Write `value` as indented JSON, atomically. NaN and infinity are refused: they are not JSON."""
+    """Write `value` as indented JSON, atomically. Raises ValueError for NaN and infinity, which JSON does not have."""
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()), durable)
 
 
 def read_json(path: Path) -> Any:
-    """The value in the file, or None if it is missing or broken."""
+    """The value in the file, or None if there is no such file or it is damaged."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes()) if path.is_file() else None  # reading a FIFO would wait for ever
     except (OSError, ValueError, RecursionError):
         return None
 
 
 def sealed(payload: bytes) -> bytes:
-    """`payload` behind a line with its SHA-256, for `unsealed` to check."""
+    """`payload` after a line with its SHA-256, which `unsealed` checks."""
     return f"{SEAL} {hashlib.sha256(payload).hexdigest()}\n".encode() + payload
 
 
 def unsealed(data: bytes) -> io.BytesIO:
-    """The payload of `sealed` data. Raises ValueError if it was cut short or changed."""
+    """The payload of `sealed` data. Raises ValueError if the data was cut off or changed."""
     head, separator, payload = data.partition(b"\n")
     if not separator or head != f"{SEAL} {hashlib.sha256(payload).hexdigest()}".encode():
         raise ValueError("its checksum does not agree")
     return io.BytesIO(payload)
-
-
-SEAL = "ablation-checkpoint sha256"

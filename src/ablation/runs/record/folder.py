@@ -1,16 +1,13 @@
-"""A run's folder: status, history, record, lock. The files are the truth; everything shown elsewhere is made from them.
+"""A run's folder. The files are the truth; everything that is shown elsewhere is made from them.
 
 results/runs/<name>-<identity>/
-    config.yaml      the composed configuration          status.json      how far it is, or how it ended
+    config.yaml      the composed configuration          status.json      how far the run is, or how it ended
     history.jsonl    a row per evaluation                record.json      written once, when the run is finished
     checkpoint*.pt   while it is not finished            weights.pt       the result's state dict
-    traceback.txt    if it failed                        lock             held while a process trains it
+    traceback.txt    if it failed
+results/locks/       a lock per run, outside its folder, so that one rename can move the folder to results/replaced/
 """
 
-import fcntl
-import os
-import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -18,16 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from ablation.config.identity import SCHEMA
 from ablation.config.schema import Config
 from ablation.errors import UserError
-from ablation.runs.record import checkpoints
-from ablation.runs.record.files import cannot_write, read_json, remove_temporary, write_atomically, write_json
-from ablation.runs.record.record import is_record
-
-MOVING = "moving_to"
-"""Names the folder in results/replaced/ to which a run's files are being moved: until then it is not a finished run."""
+from ablation.runs.record import checkpoints, record, status
+from ablation.runs.record.files import cannot_write, read_json, remove_temporary, write_atomically
 
 
 class Busy(Exception):
@@ -35,128 +29,116 @@ class Busy(Exception):
 
 
 class RunFolder:
-    """The folder of one run and the files in it."""
+    """The folder of the run `name` with this `identity`, below `results`."""
 
     def __init__(self, results: Path, name: str, identity: str) -> None:
         self.identity = identity
         self.path = results / "runs" / f"{name}-{identity[:8]}"
-        self.replaced = results / "replaced"
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def moving(self) -> bool:
-        """Whether a process was killed while it set the folder's files aside."""
-        return (self.path / MOVING).exists()
+        self.name = self.path.name
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder and hold its lock. Raises Busy if another process does; a killed process holds nothing."""
+        """Hold the run's lock, which the system releases when the process ends, however it ends. Raises Busy."""
+        path = self.path.parent.parent / "locks" / f"{self.name}.lock"
+        lock = FileLock(path, thread_local=False)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / "lock", "a+")  # noqa: SIM115 - it stays open as long as it is held
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            now = status.read(self.path) or {}
+            running = now.get("status") == "running"
+            holder = f"process {now.get('pid')} on {now.get('host')}" if running else "another process"
+            raise Busy(f"{holder} is training this run") from None
         except OSError as error:
-            raise cannot_write(self.path, error) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                lock.truncate(0)
-                lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-                lock.flush()
-            except BlockingIOError:
-                lock.seek(0)
-                raise Busy(f"{lock.read().strip() or 'another process'} is training this run") from None
-            except OSError as error:
-                raise cannot_write(self.path / "lock", error) from error
+            raise cannot_write(path, error) from error
+        try:
             yield
+        finally:
+            lock.release()
 
-    def check_owner(self) -> None:
-        """Raise UserError if another version of the schema, or another run, made this folder."""
-        for name in ("status.json", "record.json"):
-            made = read_json(self.path / name)
-            if not isinstance(made, dict):
-                continue
-            if made.get("schema") != SCHEMA:
-                allowed = f"was made with schema {made.get('schema')}, this version writes {SCHEMA}; move it elsewhere"
-                raise UserError("results", self.path, allowed)
-            if made.get("id") != self.identity:
-                allowed = f"holds run {made.get('id')}, but this one is {self.identity}; move it elsewhere"
-                raise UserError("results", self.path, allowed)
+    def done(self) -> dict[str, Any] | None:
+        """The record if the run is finished, else None; what a process left that was killed after it is cleared away.
 
-    def record(self) -> dict[str, Any] | None:
-        """The record of the finished run, or None; a damaged one counts as none."""
-        record = read_json(self.path / "record.json")
-        if self.moving or not is_record(record) or record["id"] != self.identity:
-            return None
-        return dict(record)
-
-    def tidy(self) -> None:
-        """Finish what a process killed behind its record left undone: status, checkpoints, temporary files."""
-        status = read_json(self.path / "status.json")
-        left = [*checkpoints.present(self.path), *self.path.glob("*.tmp")]
-        if not left and isinstance(status, dict) and status.get("status") == "done":
-            return
-        with suppress(Busy, UserError), self.held():  # somebody else's business, or a published folder
-            record = self.record()
-            assert record is not None
-            self.status("done", record["step"], record["config"]["schedule"]["steps"])
-            checkpoints.remove(self.path)
-            remove_temporary(self.path)
-
-    def unfit_to_go_on(self, config: Config) -> list[Path]:
-        """What must be set aside before training: all files if it is to start anew, a damaged record, or nothing.
-
-        `overwrite` starts a run anew once: cut off and started again, such a run goes on like any other.
+        Raises UserError if the folder belongs to another run or to another version of the schema.
         """
-        found = [path for path in self.path.iterdir() if path.name not in ("lock", MOVING)]
-        if self.moving:
-            return found
-        broken = self.path / "record.json"
-        begun_anew = read_yaml(self.path / "config.yaml").get("overwrite") is True
-        unreadable = checkpoints.present(self.path) and not checkpoints.any_whole(self.path)
-        if config.overwrite and (broken.exists() or unreadable or not begun_anew):
-            return found
-        if not broken.exists():
-            return []
-        return [broken] if checkpoints.present(self.path) else found
-
-    def set_aside(self, paths: list[Path]) -> Path:
-        """Move files to results/replaced/ and return where they are; cut off in between, the next call goes on."""
-        marker = self.path / MOVING
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-        name = Path(marker.read_text()).name if marker.exists() else f"{self.name}.{stamp}"
-        aside = self.replaced / name
-        write_atomically(marker, lambda file: file.write(name.encode()))
+        for file in ("status.json", "record.json"):
+            made = read_json(self.path / file)
+            if isinstance(made, dict) and (made.get("schema"), made.get("id")) != (SCHEMA, self.identity):
+                holds = f"holds run {made.get('id')!r} of schema {made.get('schema')!r}"
+                raise UserError("results", self.path, f"{holds}, not {self.identity} of {SCHEMA}; move it elsewhere")
         try:
-            aside.mkdir(parents=True, exist_ok=True)
-            for path in paths:
-                shutil.move(path, aside / path.name)
-            marker.unlink()
-        except OSError as error:
-            raise cannot_write(aside, error) from error
+            found = record.read(self.path / "record.json")
+        except ValueError:
+            return None
+        left = [*checkpoints.present(self.path), *self.path.glob("*.tmp")]
+        if left or (status.read(self.path) or {}).get("status") != "done":
+            with suppress(Busy, UserError), self.held():  # its process is finishing, or the folder is read-only
+                self.status("done", found["step"], found["config"]["schedule"]["steps"])
+                checkpoints.remove(self.path)
+                remove_temporary(self.path)
+        return found
+
+    @contextmanager
+    def open(self, config: Config) -> Iterator[tuple[dict[str, Any] | None, dict[str, Any] | None]]:
+        """Hold the run's lock; give (record, None) of a run that is done, else make the folder ready for training.
+
+        Then it gives (None, checkpoint) to resume from, or (None, None) for a new run. Raises Busy if another process
+        trains the run, UserError if it cannot be gone on with or written.
+        """
+        with self.held():
+            if not config.overwrite and (found := self.done()) is not None:
+                yield found, None
+                return
+            try:
+                checkpoint = self.checkpoint(config.overwrite)
+                self.begin(config)
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
+            yield None, checkpoint
+
+    def checkpoint(self, overwrite: bool) -> dict[str, Any] | None:
+        """The checkpoint to go on from; a folder that cannot be gone on with is moved to results/replaced/.
+
+        That is one with a damaged record, and with `overwrite` one that an earlier command made: it starts a run anew
+        once. Cut off, the same command goes on. Raises UserError if there are only damaged checkpoints.
+        """
+        has_record = (self.path / "record.json").exists()
+        if not has_record and (not overwrite or overwrote(self.path / "config.yaml")):
+            try:
+                return checkpoints.load(self.path, lambda line: print(f"{self.name}: {line}"))
+            except UserError:
+                if not overwrite:
+                    raise
+        reason = "record.json is damaged; " if has_record and not overwrite else ""
+        if self.path.is_dir() and any(self.path.iterdir()):
+            print(f"{self.name}: {reason}what was there is kept at {self.set_aside()}", flush=True)
+        return None
+
+    def set_aside(self) -> Path:
+        """Move the folder to results/replaced/ in one rename, and return where it is."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+        aside = self.path.parent.parent / "replaced" / f"{self.name}.{stamp}"
+        aside.parent.mkdir(exist_ok=True)
+        self.path.rename(aside)
         return aside
 
     def begin(self, config: Config) -> None:
-        """Write down what is run, and clear away what a killed process left half written."""
+        """Make the folder, write down what is run, and clear away what a killed or failed process left."""
+        self.path.mkdir(parents=True, exist_ok=True)
         remove_temporary(self.path)
+        (self.path / "traceback.txt").unlink(missing_ok=True)
         text = yaml.safe_dump(config.to_dict(), sort_keys=False)
         write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
-        (self.path / "traceback.txt").unlink(missing_ok=True)
 
-    def status(self, status: str, step: int, steps: int, message: str = "") -> None:
-        """Say how far the run is, or how it ended."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        own = {"schema": SCHEMA, "id": self.identity, "pid": os.getpid(), "host": socket.gethostname(), "updated": now}
-        state = {"status": status, "step": step, "steps": steps, "message": message}
-        write_json(self.path / "status.json", state | own, durable=False)  # for people: no run goes on from it
+    def status(self, state: str, step: int, steps: int, message: str = "") -> None:
+        """Write how far the run is, or how it ended."""
+        status.write(self.path, self.identity, state, step, steps, message)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; empty if it is missing or broken."""
+def overwrote(path: Path) -> bool:
+    """Whether the command that wrote this config.yaml said overwrite=true."""
     try:
         value = yaml.safe_load(path.read_text())
     except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return False
+    return isinstance(value, dict) and value.get("overwrite") is True

@@ -1,52 +1,55 @@
 """`history.jsonl`: a row per evaluation, written line by line and read back."""
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ablation.runs.record.files import cannot_write, write_atomically
+from ablation.runs.record.record import is_number
+
+Row = dict[str, Any]
 
 
-class History:
-    """`history.jsonl`: a row per evaluation, each on the disk when `append` returns (line-buffered)."""
-
-    def __init__(self, path: Path, rows: list[dict[str, Any]]) -> None:
-        """Open the file with just the rows that the checkpoint knows: those behind it are of steps that come again."""
-        self.path, self.rows = path, list(rows)
-        self.write()
-        self.file = open(path, "a", buffering=1)  # noqa: SIM115 - open as long as the run
-
-    def write(self) -> None:
-        """Put a file with just the rows so far in its place. Raises UserError where that cannot be."""
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        write_atomically(self.path, lambda file: file.write(text.encode()))
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Add a row. Raises UserError if the disk is full or the folder read-only."""
-        try:
-            self.file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        self.rows.append(row)
-
-    def close(self) -> None:
-        with suppress(OSError):  # what could not be written was reported by `append`
-            self.file.close()
+def write(path: Path, rows: list[Row]) -> None:
+    """Write the whole file anew. Raises UserError if it cannot be written."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a history; a last line that was cut in two is passed over."""
-    rows: list[dict[str, Any]] = []
+def append(path: Path, row: Row) -> None:
+    """Add a row. Raises UserError if the disk is full or the folder read-only."""
     try:
-        lines = path.read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return rows
-    for line in lines:
+        with open(path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def read(path: Path) -> tuple[list[Row], int]:
+    """The rows of a history in the order of their steps, and how many lines are no rows (the last may be cut off).
+
+    Of a step that was taken twice, because the run was cut off in between, the later row counts.
+    """
+    rows: dict[int, Row] = {}
+    unreadable = 0
+    try:
+        text = path.read_text(errors="replace") if path.is_file() else ""
+    except OSError:
+        text = ""
+    for line in filter(str.strip, text.splitlines()):
         try:
             row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows
+        except (ValueError, RecursionError):
+            row = None
+        if is_row(row):
+            rows[row["step"]] = row
+        else:
+            unreadable += 1
+    return [rows[step] for step in sorted(rows)], unreadable
+
+
+def is_row(value: Any) -> bool:
+    """Whether it has a step, and numbers or null for the rest."""
+    if not isinstance(value, dict) or not isinstance(value.get("step"), int):
+        return False
+    return all(cell is None or is_number(cell) for cell in value.values())

@@ -1,4 +1,4 @@
-"""How a run ended: what a job hands to its sweep, and the exit status of the program."""
+"""How a run ended: what a job returns to its sweep, and the exit status of the program."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ EXIT_STATUS: dict[State, int] = {"done": 0, "resumed": 0, "skipped": 0, "failed"
 
 @dataclass(frozen=True)
 class Outcome:
-    """`state` is "resumed" for a run that was finished by going on from a checkpoint, "skipped" for one done before."""
+    """`state`: "resumed" is a run that was finished by going on from a checkpoint, "skipped" was done before."""
 
     name: str
     folder: Path | None

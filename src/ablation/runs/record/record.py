@@ -1,16 +1,156 @@
-"""`record.json`: written once, when a run is finished, and read back."""
+"""`record.json`: the result of a finished run. The one module that writes and reads it; it needs no torch.
 
-from typing import Any
+A record may come from another machine, from an older version or out of a text editor, so `read` checks the type of
+every value that the report, the tracker or evaluate.py uses. A text such as `${...}` stays text: nothing resolves it.
+"""
+
+import errno
+import json
+import math
+import reprlib
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from ablation.config.identity import SCHEMA, current_target
+from ablation.config.schema import Config
+from ablation.runs.record.files import write_json
+
+LARGEST = 3.5e38
+"""No float32 number is larger."""
+
+Number, Text = float | None, str | None
+
+ERRORS = ("train_error", "running_train_error", "test_error", "val_error", "best_test_error", "selected_test_error")
+"""In percent."""
+OTHER_METRICS = ("train_loss", "running_train_loss", "test_loss", "val_loss", "best_test_step", "selected_step")
+
+GROUPS: dict[str, dict[str, Any]] = {
+    "metrics": dict.fromkeys((*ERRORS, *OTHER_METRICS), Number) | {"selected_on": Text},
+    "environment": dict.fromkeys(("device_name", "precision", "torch", "git_commit"), Text) | {"fused": bool | None},
+    "timing": dict.fromkeys(("wall_seconds", "train_seconds", "images_per_second"), Number) | {"finished": Text},
+    "data": {"checksum": Text},
+}
+"""Group -> key -> type. A key that a record lacks is read as null."""
+
+REQUIRED = (
+    *("id", "step", "config.seed", "config.model.depth", "config.model.residual", "config.shortcut.name"),
+    *("config.data.name", "config.optimizer.name", "config.schedule.name", "config.schedule.steps"),
+    *("config.augmentation.name", "config.trainer.precision"),
+    *("metrics.train_error", "metrics.test_error", "metrics.selected_test_error"),
+)
 
 
-def is_record(value: Any) -> bool:
-    """Whether it has what is read from the record of a finished run: a hand may have been at it."""
+def types() -> dict[str, Any]:
+    """Dotted key -> type: the configuration's are its schema's."""
+    found: dict[str, Any] = {"id": str, "step": int, "parameters": Number, "confusion": list[list[int]], "layers": Any}
+    config = {"config": get_type_hints(Config)}
+    config |= {f"config.{name}": get_type_hints(kind) for name, kind in config["config"].items() if is_dataclass(kind)}
+    for group, kinds in (GROUPS | config).items():
+        found |= {group: dict} | {f"{group}.{key}": kind for key, kind in kinds.items() if not is_dataclass(kind)}
+    return found | {"config.optimizer.name": str, "config.optimizer.lr": Number, "config.shortcut.name": str}
+
+
+TYPES = types()
+
+
+def write(folder: Path, record: dict[str, Any]) -> None:
+    """Write the record into its run's folder. Raises UserError if that cannot be done."""
+    write_json(folder / "record.json", record)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The record, nested, under today's names. Raises ValueError, with the reason in words, if it cannot be used."""
     try:
-        metrics = value["metrics"]
-        errors = [metrics[name] for name in ("train_error", "test_error", "selected_test_error")]
-        steps = [value["step"], metrics["selected_step"], value["config"]["schedule"]["steps"]]
-        texts = [value["id"], value["data"]["checksum"], metrics["selected_on"] or ""]
-    except (KeyError, TypeError, IndexError):
-        return False
-    kinds = ((errors, int | float), (steps, int), (texts, str))
-    return all(isinstance(one, kind) for those, kind in kinds for one in those)
+        return checked(json.loads(text_of(path)))
+    except RecursionError:
+        raise ValueError("not a record of this project: nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not complete JSON (cut off or damaged): {error}") from None
+
+
+def text_of(path: Path) -> str:
+    """What is in the file. Raises ValueError if it cannot be read."""
+    try:
+        if not path.is_file():  # reading a FIFO would wait for ever
+            raise FileNotFoundError(errno.ENOENT, "not a file")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError("not text: damaged or not a record") from None
+
+
+def checked(record: Any) -> dict[str, Any]:
+    """The record with every key that is read elsewhere, under today's names. Raises ValueError as `read`."""
+    if not isinstance(record, dict) or "schema" not in record:
+        raise ValueError("not a record of this project: no key schema")
+    if record["schema"] != SCHEMA:
+        made = reprlib.repr(record["schema"])
+        raise ValueError(f"schema {made} is not this version's ({SCHEMA}): update, or read it with its own")
+    values = dict(leaves(record))
+    for key in REQUIRED:
+        if key not in values:
+            raise ValueError(f"not a complete record: no key {key}")
+    for key, value in values.items():
+        if not fits(value, TYPES.get(key, Any)) and key != "layers":
+            raise ValueError(f"not a valid record: {key} is {reprlib.repr(value)}")
+    for key in ERRORS:
+        if not 0 <= (values.get(f"metrics.{key}") or 0) <= 100:
+            raise ValueError(f"not a valid record: metrics.{key} is {values[f'metrics.{key}']}, not a percentage")
+    for group, kinds in GROUPS.items():
+        record[group] = dict.fromkeys(kinds) | record.get(group, {})
+    record["environment"]["fused"] = record["environment"].pop("compiled", record["environment"]["fused"])
+    trainer = record["config"]["trainer"]
+    trainer["fused"] = trainer.pop("compile", trainer.get("fused"))
+    for group in ("shortcut", "optimizer"):
+        node = record["config"][group]
+        node |= {"_target_": current_target(node["_target_"])} if "_target_" in node else {}
+    return record | {"layers": valid_layers(record.get("layers"))}
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is no mapping, with its keys joined by dots; an empty mapping is a value."""
+    for key, value in tree.items():
+        if "." in key:
+            raise ValueError(f"not a valid record: a key is {reprlib.repr(key)}")
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is of a type: a count for `int`, a finite number for `float`, any plain data for `Any`."""
+    if kind is int:
+        return type(value) is int and 0 <= value <= LARGEST
+    if kind is float:
+        return is_number(value)
+    if isinstance(kind, UnionType):
+        return any(fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(fits(one, get_args(kind)[0]) for one in value)
+    if kind is Any:
+        return is_number(value) or isinstance(value, str | bool | None) or fits(value, list[Any] | dict)
+    return isinstance(value, get_origin(kind) or kind)
+
+
+def finite(value: float) -> float | None:
+    """`value`, or None if it is NaN or infinite, which JSON does not have."""
+    return value if math.isfinite(value) else None
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number that every computation can take: finite, no truth value, in the range of float32."""
+    return type(value) in (int, float) and abs(value) <= LARGEST
+
+
+def valid_layers(layers: Any) -> list[dict[str, Any]]:
+    """The layers' measurements, or none of them if they are not as this version writes them."""
+    kinds = dict.fromkeys(("response_std", "gradient_norm_start", "gradient_norm_end"), Number) | {"name": str}
+    whole = fits(layers, list[dict[str, Any]]) and all(
+        fits(layer.get(key), kind) for layer in layers for key, kind in kinds.items()
+    )
+    return layers if whole else []

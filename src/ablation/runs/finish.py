@@ -1,0 +1,132 @@
+"""The end of a run: the final iterate is measured, its weights and its record are written, the checkpoints removed."""
+
+import hashlib
+import io
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ablation.analysis.layers import gradient_norms, response_stds
+from ablation.config.identity import SCHEMA
+from ablation.networks.resnet import parameter_count
+from ablation.runs.environment import environment
+from ablation.runs.record import checkpoints, history, record
+from ablation.runs.record.files import write_atomically
+from ablation.runs.record.record import finite
+from ablation.runs.trainer import Trainer
+
+IN_LAST_ROW = ("running_train_error", "running_train_loss", "test_error", "test_loss", "val_error", "val_loss")
+"""What the history's last row has measured of the final iterate."""
+
+
+def finish(trainer: Trainer) -> dict[str, Any]:
+    """Write weights.pt and record.json, remove the checkpoints, and return the record."""
+    training, config, folder = trainer.training, trainer.config, trainer.folder
+    history.write(trainer.history, trainer.rows)  # whole, should somebody have moved or deleted it meanwhile
+    test, train = training.evaluate(trainer.data.test), training.evaluate(trainer.data.train)
+    best, last = trainer.best, trainer.rows[-1]
+    selected_on_test = config.selection == "best_test"
+    weights = best["weights"] if selected_on_test else training.network.state_dict()
+    weights = {name: value.cpu() for name, value in weights.items()}
+    buffer = io.BytesIO()  # on a full disk torch.save raises a RuntimeError in place of an OSError
+    torch.save(weights, buffer)
+    write_atomically(folder.path / "weights.pt", lambda file: file.write(buffer.getbuffer()))
+    as_run = config.to_dict()
+    as_run["trainer"]["precision"] = trainer.precision  # what `auto` became
+    made = {
+        "schema": SCHEMA,
+        "name": folder.name,
+        "id": folder.identity,
+        "status": "done",
+        "config": as_run,
+        "metrics": {
+            "train_error": train.error,
+            "train_loss": finite(train.loss),
+            **{key: last[key] for key in IN_LAST_ROW},
+            "best_test_error": best["error"],
+            "best_test_step": best["step"],
+            "selected_test_error": best["error"] if selected_on_test else test.error,
+            "selected_step": best["step"] if selected_on_test else training.step,
+            "selected_on": "test" if selected_on_test else None,
+        },
+        "parameters": parameter_count(training.network),
+        "seed": config.seed,
+        "step": training.step,
+        "epoch": training.epoch,
+        "stopped_early": trainer.stopped_early,
+        "environment": environment(trainer.device, trainer.precision, trainer.fused, config.trainer.deterministic),
+        "data": describe_data(trainer),
+        "timing": timing(trainer),
+        "layers": layers(trainer),
+        "confusion": test.confusion.tolist(),
+        "weights_sha256": digest(weights),
+    }
+    record.write(folder.path, made)
+    checkpoints.remove(folder.path)
+    return made
+
+
+def describe_data(trainer: Trainer) -> dict[str, Any]:
+    """Which images the numbers are of."""
+    splits = trainer.data
+    return {
+        "name": trainer.config.data.name,
+        "checksum": splits.checksum,
+        "train_size": len(splits.train),
+        "val_size": len(splits.val) if splits.val else 0,
+        "test_size": len(splits.test),
+        "classes": list(splits.classes),
+        "image_size": splits.train.images.shape[-1],
+    }
+
+
+def timing(trainer: Trainer) -> dict[str, Any]:
+    """Seconds in all the processes that worked on the run, and the training's images per second."""
+    wall, train = trainer.seconds(), trainer.train_seconds
+    now = datetime.now(UTC)
+    started = datetime.fromtimestamp(now.timestamp() - wall, UTC)
+    return {
+        "wall_seconds": wall,
+        "train_seconds": train,
+        "images_per_second": trainer.training.step * trainer.training.batch_size / max(train, 1e-9),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": now.isoformat(timespec="seconds"),
+        "resumed_at": trainer.resumed_at,
+    }
+
+
+def layers(trainer: Trainer) -> list[dict[str, Any]]:
+    """Per 3x3 convolution, in network order: the response's standard deviation, gradient norms at start and end."""
+    network, train, normalization = trainer.training.network, trainer.data.train, trainer.training.normalization
+    stds, at_end = response_stds(network, train, normalization), gradient_norms(network, train, normalization)
+    return [
+        {
+            "name": name,
+            "response_std": finite(std),
+            "gradient_norm_start": finite(trainer.gradients_at_start[name]),
+            "gradient_norm_end": finite(at_end[name]),
+        }
+        for name, std in stds.items()
+    ]
+
+
+def result_line(made: dict[str, Any]) -> str:
+    """The last line of a finished run; a number that was selected on the test set is never shown without that label."""
+    metrics = made["metrics"]
+    final = f"train error {metrics['train_error']:.2f} %, test error {metrics['test_error']:.2f} %"
+    where = f"step {made['step']}" + (" (stopped early)" if made["stopped_early"] else "")
+    line = f"done at {where}: {final}"
+    if metrics["selected_on"] is None:
+        return line
+    error, step = metrics["selected_test_error"], metrics["selected_step"]
+    return f"{line}; best test error {error:.2f} % (accuracy {100 - error:.2f} %) at step {step}, selected on test"
+
+
+def digest(weights: dict[str, Tensor]) -> str:
+    """SHA-256 over names and values of a state dict: equal digests mean bit-identical networks."""
+    sha = hashlib.sha256()
+    for name, value in weights.items():
+        sha.update(name.encode() + value.contiguous().numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,217 @@
+"""The training of a run: steps, evaluations, checkpoints, early stopping, and going on from a checkpoint.
+
+`Trainer.train` is the loop, to be read from top to bottom.
+"""
+
+import math
+import time
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any
+
+import torch
+
+from ablation import data
+from ablation.analysis.layers import gradient_norms
+from ablation.config.schema import Config
+from ablation.errors import UserError
+from ablation.interrupts import Interrupts
+from ablation.networks.fused import fuse, fusible
+from ablation.runs.build import build_training, load_data
+from ablation.runs.progress import Display
+from ablation.runs.record import checkpoints, history
+from ablation.runs.record.checkpoints import State
+from ablation.runs.record.folder import RunFolder
+from ablation.runs.record.record import finite
+from ablation.tracking import tracker
+from ablation.training import devices
+from ablation.training.evaluation import Evaluation
+
+
+class Diverged(Exception):
+    """The loss is not finite; the message names the step, the learning rate and the last good checkpoint."""
+
+
+class Trainer:
+    """One run: what it is built from, how far it is, and the files that it writes while it trains."""
+
+    def __init__(self, config: Config, folder: RunFolder, device: torch.device, precision: str) -> None:
+        """Build everything; write nothing. Raises UserError for wrong input."""
+        self.config, self.folder, self.device, self.precision = config, folder, device, precision
+        devices.set_deterministic(config.trainer.deterministic)
+        self.data = load_data(config)
+        normalization = data.fit_normalization(config.data.normalization, self.data.train)
+        self.fused = fusible(config.trainer.fused, device)
+        self.training = build_training(config, self.data, normalization, device, precision)
+        if self.fused:
+            fuse(self.training.network)
+        self.gradients_at_start: dict[str, float] = {}
+        self.best: dict[str, Any] = {"error": math.inf, "step": 0, "evaluations_since": 0, "weights": None}
+        self.history, self.rows = folder.path / "history.jsonl", list[history.Row]()
+        self.stopped_early = False
+        self.resumed_at = self.saved_at = 0
+        self.began = self.window_began = time.perf_counter()
+        """When the run, and the history row under way, would have begun had this process done all of it."""
+        self.train_seconds = 0.0
+
+    def train(self, checkpoint: State | None, interrupts: Interrupts, alone: bool) -> Generator[None, None, str | None]:
+        """Train from `checkpoint`, or from the start, to the last step; a checkpoint is written at the end.
+
+        Yields after every step and while the device works, so that several runs can share a process. Returns None, or
+        how to go on if `interrupts` ended it early. Raises Diverged, or UserError (start, checkpoints.save).
+        """
+        config, training = self.config, self.training
+        self.start(checkpoint)
+        tracker.follow(self.folder.path, config.tracker.mode, config.tracker.timeout)
+        steps, every = config.schedule.steps, config.trainer.evaluate_every or training.steps_per_epoch
+        display = Display(self.folder.name, training.step, steps, config.trainer.progress, alone)
+        with closing(display):
+            while training.step < steps and not self.stopped_early:
+                if reason := interrupts.reason:
+                    return self.leave(reason)
+                training.take_step()
+                display.step(training.step)
+                yield
+                if training.step % every == 0 or training.step == steps:
+                    display.row((yield from self.evaluate()))
+                if training.step % config.trainer.checkpoint_every == 0:
+                    yield from self.settled()
+                    self.save_checkpoint()
+        self.save_checkpoint()  # so that a fault while the record is made loses nothing
+        return None
+
+    def start(self, checkpoint: State | None) -> None:
+        """Go on from `checkpoint`, or begin. Raises UserError if it is of another run, data set or version."""
+        if checkpoint is None:
+            self.began = self.window_began = time.perf_counter()
+            network, normalization = self.training.network, self.training.normalization
+            self.gradients_at_start = gradient_norms(network, self.data.train, normalization)
+        else:
+            if checkpoint["id"] != self.folder.identity:
+                raise UserError("checkpoint", self.folder.path, f"belongs to run {checkpoint['id']}, not to this one")
+            if checkpoint["data"] != self.data.checksum:
+                raise UserError("data.root", self.config.data_root, "its data is not what this run began with")
+            try:
+                self.restore(checkpoint)
+            except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+                allowed = f"does not fit this version ({type(error).__name__}: {error}); {checkpoints.START_ANEW}"
+                raise UserError("checkpoint", self.folder.path, allowed) from error
+            print(f"{self.folder.name}: goes on at step {self.resumed_at} of {self.config.schedule.steps}", flush=True)
+        history.write(self.history, self.rows)  # without rows that a cut-off process wrote: their steps come again
+        self.status("running")
+
+    def save_checkpoint(self) -> None:
+        """Write all that is needed to go on, unless the last checkpoint is of this very step.
+
+        Raises Diverged rather than save a broken network.
+        """
+        if self.training.step == self.saved_at:
+            return
+        self.stop_if_diverged()
+        state = {
+            "id": self.folder.identity,
+            "data": self.data.checksum,
+            "training": self.training.state_dict(),
+            "gradients_at_start": self.gradients_at_start,
+            "best": self.best,
+            "history": self.rows,
+            "stopped_early": self.stopped_early,
+            "seconds": self.seconds(),
+            "train_seconds": self.train_seconds,
+            "window_seconds": time.perf_counter() - self.window_began,
+        }
+        checkpoints.save(self.folder.path, state)
+        self.saved_at = self.training.step
+        self.status("running")
+
+    def restore(self, state: State) -> None:
+        """Become what `save_checkpoint` saw. Raises various errors for a state of another shape."""
+        self.training.load_state_dict(state["training"])
+        self.gradients_at_start, self.best = state["gradients_at_start"], state["best"]
+        self.stopped_early, self.train_seconds = state["stopped_early"], state["train_seconds"]
+        self.began = time.perf_counter() - state["seconds"]
+        self.window_began = time.perf_counter() - state["window_seconds"]
+        self.resumed_at = self.saved_at = self.training.step
+        self.rows = state["history"]
+
+    def leave(self, reason: str) -> str:
+        """Write a checkpoint; return how to go on."""
+        self.save_checkpoint()
+        command = "the same command without overwrite=true" if self.config.overwrite else "the same command"
+        return f"{reason}; left at step {self.training.step}; {command} goes on from there"
+
+    def settled(self) -> Generator[None, None, None]:
+        """Let other runs go on until the device is done with this one's work."""
+        while not self.training.idle():
+            yield
+
+    def evaluate(self) -> Generator[None, None, history.Row]:
+        """Evaluate on the test and validation set; return the row that is added to the history. Raises Diverged."""
+        training = self.training
+        yield from self.settled()
+        self.stop_if_diverged()
+        sums = training.read_sums()
+        seconds = time.perf_counter() - self.window_began
+        self.train_seconds += seconds
+        sets = [self.data.test, *([self.data.val] if self.data.val else [])]
+        for images in sets:
+            training.begin_evaluation(images)
+        yield from self.settled()
+        test, *rest = (training.evaluation(images) for images in sets)
+        val = rest[0] if rest else None
+        row = {
+            "step": training.step,
+            "epoch": training.epoch,
+            "lr": float(training.schedule.rate),
+            "running_train_loss": sums.loss,
+            "running_train_error": sums.error,
+            "objective": sums.objective,
+            "test_loss": finite(test.loss),
+            "test_error": test.error,
+            "val_loss": finite(val.loss) if val else None,
+            "val_error": val.error if val else None,
+            "images_per_second": sums.steps * training.batch_size / seconds,
+            "wall_seconds": self.seconds(),
+        }
+        history.append(self.history, row)
+        self.rows.append(row)
+        self.note_best(test)
+        if training.step % training.steps_per_epoch == 0:
+            training.schedule.end_epoch(sums.objective)
+        self.status("running")
+        self.window_began = time.perf_counter()
+        return row
+
+    def stop_if_diverged(self) -> None:
+        """Raise Diverged if the loss was not finite at a step so far, or a weight is not finite now."""
+        training, what = self.training, "loss"
+        bad_step = int(training.first_bad_step)
+        if bad_step < 0:
+            weights = [value.isfinite().all() for value in training.network.state_dict().values()]
+            if bool(torch.stack(weights).all()):
+                return
+            bad_step, what = training.step - 1, "network"  # the update broke it although the loss was finite
+        good = self.folder.path / checkpoints.NEWEST
+        kept = f"last good checkpoint: {good}" if good.exists() else "there is no checkpoint before it"
+        rate = training.schedule.rate_at(bad_step)
+        raise Diverged(f"the {what} is not finite at step {bad_step}, learning rate {rate:g}; {kept}")
+
+    def note_best(self, test: Evaluation) -> None:
+        """Remember the least test error and, if it selects the result, its weights; stop early if asked to."""
+        best = self.best
+        if test.error < best["error"]:
+            best |= {"error": test.error, "step": self.training.step, "evaluations_since": 0}
+            if self.config.selection == "best_test":
+                best["weights"] = {name: value.clone() for name, value in self.training.network.state_dict().items()}
+        else:
+            best["evaluations_since"] += 1
+        patience = self.config.early_stopping
+        self.stopped_early = patience is not None and best["evaluations_since"] >= patience
+
+    def seconds(self) -> float:
+        """Seconds of the run so far, in all the processes that worked on it."""
+        return time.perf_counter() - self.began
+
+    def status(self, state: str, message: str = "") -> None:
+        """Write status.json."""
+        self.folder.status(state, self.training.step, self.config.schedule.steps, message)
