@@ -247,3 +247,21 @@ def test_quoted_numbers() -> None:
     assert paper.RESIDUAL_TEST_ERROR[110].std == 0.16
     assert paper.BEST_OF_FIVE_110.value == 6.43
     assert all(quoted.read_off and quoted.source.startswith("Figure 6") for quoted in paper.PLAIN_TEST_ERROR.values())
+
+
+def test_a_seed_counts_once_however_often_it_was_evaluated(tmp_path: Path) -> None:
+    made = [
+        record(depth, residual=False, seed=seed, train_error=error + seed, config__trainer__evaluate_every=every)
+        for depth, error in ((56, 5.0), (20, 1.0))
+        for seed in (0, 1)
+        for every in (None, 500)
+    ]
+    write_all(tmp_path, made)
+    found = evidence.read([tmp_path])
+    (study,) = studies(found.runs)
+    (setting,) = study.settings
+    (claim,) = [claim for claim in CLAIMS if claim.id == "degradation-train"]
+    finding = examine(claim, setting)
+    assert finding.numbers["n"] == {"plain-56": 2, "plain-20": 2}
+    assert finding.verdict == "inconclusive"
+    assert len(found.doubles) == 4

@@ -1,19 +1,27 @@
-"""The decision rules behind the claims, and the numbers of a run that they decide on.
+"""What is measured of a cell, and the rules that decide a claim from it.
 
 A difference in a stated direction takes an exact one-sided permutation test and a bootstrap interval that excludes
-zero; closeness takes an interval that lies inside the margin, and is contradicted by one that lies outside. Notable:
-the rules know samples only, neither records nor claims, and their constants are fixed.
+zero. A value or difference within bounds takes an interval inside them; one that lies outside contradicts. Notable:
+the rules see samples only, neither records nor claims, and their constants are fixed.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from ablation.report import paper
-from ablation.report.statistics import CONFIDENCE, Values, difference_interval, mean_interval, permutation_p
+from ablation.report.statistics import (
+    CONFIDENCE,
+    Interval,
+    Values,
+    difference_interval,
+    finite,
+    mean_interval,
+    permutation_p,
+)
 from ablation.report.studies import Cell
 
 Verdict = Literal["reproduced", "contradicted", "inconclusive", "untested"]
@@ -24,7 +32,7 @@ ALPHA = 0.05
 1/252.
 """
 MIN_SEEDS = 3
-"""Fewer runs on a side are shown and never decide."""
+"""With fewer runs on a side the numbers are shown, and the claim is inconclusive."""
 
 
 @dataclass(frozen=True)
@@ -38,45 +46,28 @@ class Metric:
     beside: "Metric | None" = None
     """Shown with it, never tested."""
 
-    def format(self, value: float) -> str:
-        """With decimals and unit."""
-        return f"{value:.{self.decimals}f}{self.unit}"
-
 
 def response(cell: Cell) -> Values:
     """Mean over the layers of the responses' standard deviation, one number a run."""
-    runs = [
-        [layer["response_std"] for layer in layers if layer["response_std"] is not None] for layers in layers_of(cell)
-    ]
-    return finite([float(np.mean(values)) for values in runs if values])
+    runs = [[layer["response_std"] for layer in layers] for layers in cell.runs["layers"]]
+    runs = [[value for value in run if value is not None] for run in runs]
+    return finite([float(np.mean(run)) for run in runs if run])
 
 
 def gradient_ratio(cell: Cell) -> Values:
-    """Mean gradient norm of the first third of the layers over that of the last third, at the start or the end:
-    the lower.
+    """Mean gradient norm of the first third of the layers over that of the last third, one number a run: the smaller
+    of the ratios before and after training.
     """
     ratios = []
-    for layers in layers_of(cell):
+    for layers in cell.runs["layers"]:
         third = max(1, len(layers) // 3)
         both = []
         for key in ("gradient_norm_start", "gradient_norm_end"):
             norms = [layer[key] for layer in layers]
             if norms and None not in norms and sum(norms[-third:]) > 0:
                 both.append(sum(norms[:third]) / sum(norms[-third:]))
-        if both:
-            ratios.append(min(both))
+        ratios += [min(both)] if both else []
     return finite(ratios)
-
-
-def layers_of(cell: Cell) -> list[list[dict[str, Any]]]:
-    """The layers' measurements, a list a run."""
-    return list(cell.runs["layers"])
-
-
-def finite(values: list[float]) -> Values:
-    """The numbers among them, as an array."""
-    numbers = np.array(values, dtype=float)
-    return numbers[np.isfinite(numbers)]
 
 
 RUNNING = Metric("running training error", lambda cell: cell.values("metrics.running_train_error"))
@@ -89,24 +80,22 @@ GRADIENT = Metric("gradient ratio, first to last third", gradient_ratio, unit=""
 
 @dataclass(frozen=True)
 class Sample:
-    """The runs of one arm."""
+    """A metric's values of one cell, one a run."""
 
     name: str
     values: Values
 
     @property
     def mean(self) -> float:
-        """Of all its runs."""
         return float(self.values.mean())
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What a test makes of its samples."""
+class Judgement(NamedTuple):
+    """What a rule makes of its samples."""
 
     verdict: Verdict
     text: str
-    numbers: dict[str, Any] = field(default_factory=dict)
+    numbers: dict[str, Any]
 
 
 class Rule(Protocol):
@@ -120,18 +109,18 @@ class Rule(Protocol):
     def threshold(self) -> str:
         """What decides, in words."""
 
-    def judge(self, samples: list[Sample], metric: Metric) -> Judgement:
-        """The verdict on one sample an arm, in the claim's order."""
+    def judge(self, samples: Sequence[Sample], metric: Metric) -> Judgement:
+        """The verdict on one sample for each cell of a claim, in the claim's order."""
 
 
 @dataclass(frozen=True)
 class Higher:
-    """The first arm's mean lies above the second's."""
+    """The first mean lies above the second."""
 
     rule = "one-sided permutation test of the difference of means, and its bootstrap interval"
     threshold = f"p <= {ALPHA:g} and the {CONFIDENCE:.0%} interval excludes zero"
 
-    def judge(self, samples: list[Sample], metric: Metric) -> Judgement:
+    def judge(self, samples: Sequence[Sample], metric: Metric) -> Judgement:
         """See Rule."""
         first, second = samples
         interval = difference_interval(first.values, second.values)
@@ -142,91 +131,65 @@ class Higher:
             verdict = "reproduced"
         elif interval and against <= ALPHA and interval[1] < 0:
             verdict = "contradicted"
-        text = f"{difference_text(first, second, interval, metric)}, p = {p:.2g}"
-        return Judgement(verdict, text, {"difference": first.mean - second.mean, "interval": interval, "p": p})
+        numbers = {"difference": first.mean - second.mean, "interval": interval, "p": p}
+        return Judgement(verdict, f"{difference_text(first, second, interval, metric)}, p = {p:.2g}", numbers)
 
 
 @dataclass(frozen=True)
-class NotHigher:
-    """The first arm's mean lies above the second's by less than a margin, if at all."""
+class DifferencesWithin:
+    """Every two means, the first less the second, differ by a number between two bounds."""
 
-    margin: float
-    rule = "bootstrap interval of the difference of means"
-
-    @property
-    def threshold(self) -> str:
-        """See Rule."""
-        return f"the {CONFIDENCE:.0%} interval lies below {self.margin:+g}; contradicted where it lies above"
-
-    def judge(self, samples: list[Sample], metric: Metric) -> Judgement:
-        """See Rule."""
-        first, second = samples
-        interval = difference_interval(first.values, second.values)
-        text = difference_text(first, second, interval, metric)
-        numbers = {"difference": first.mean - second.mean, "interval": interval, "margin": self.margin}
-        return Judgement(side(interval, -np.inf, self.margin), text, numbers)
-
-
-@dataclass(frozen=True)
-class Close:
-    """Every two arms' means lie within a margin of each other."""
-
-    margin: float
+    low: float
+    high: float
     rule = "bootstrap interval of each difference of means"
 
     @property
     def threshold(self) -> str:
         """See Rule."""
-        return f"every {CONFIDENCE:.0%} interval lies within ±{self.margin:g}; contradicted where one lies outside"
+        return threshold_text(self.low, self.high)
 
-    def judge(self, samples: list[Sample], metric: Metric) -> Judgement:
+    def judge(self, samples: Sequence[Sample], metric: Metric) -> Judgement:
         """See Rule."""
-        verdicts, texts, pairs = [], [], []
+        pairs, texts, verdicts = [], [], []
         for first, second in combinations(samples, 2):
             interval = difference_interval(first.values, second.values)
-            verdicts.append(side(interval, -self.margin, self.margin))
+            pair = {"pair": [first.name, second.name], "difference": first.mean - second.mean, "interval": interval}
+            pairs.append(pair)
             texts.append(difference_text(first, second, interval, metric))
-            pairs.append(
-                {"pair": [first.name, second.name], "difference": first.mean - second.mean, "interval": interval}
-            )
-        verdict: Verdict = "contradicted" if "contradicted" in verdicts else "reproduced"
-        if verdict == "reproduced" and "inconclusive" in verdicts:
-            verdict = "inconclusive"
-        return Judgement(verdict, "; ".join(texts), {"pairs": pairs, "margin": self.margin})
+            verdicts.append(place(interval, self.low, self.high))
+        # The least favourable decides.
+        verdict = next(v for v in ("contradicted", "inconclusive", "reproduced") if v in verdicts)
+        return Judgement(verdict, "; ".join(texts), {"pairs": pairs, "margin": self.high})
 
 
 @dataclass(frozen=True)
-class Between:
-    """One arm's mean lies between two bounds."""
+class MeanWithin:
+    """One mean lies between two bounds."""
 
     low: float
     high: float
     quoted: paper.Quoted | None = None
-    """The number in the middle, where there is one."""
+    """The published number in the middle, where there is one."""
     rule = "bootstrap interval of the mean"
 
     @property
     def threshold(self) -> str:
         """See Rule."""
-        if self.quoted:
-            where = f"within {self.quoted.value:g} ± {self.high - self.quoted.value:g}"
-        else:
-            where = f"below {self.high:g}" if np.isinf(self.low) else f"above {self.low:g}"
-        return f"the {CONFIDENCE:.0%} interval lies {where}; contradicted where it lies outside"
+        return threshold_text(self.low, self.high)
 
-    def judge(self, samples: list[Sample], metric: Metric) -> Judgement:
+    def judge(self, samples: Sequence[Sample], metric: Metric) -> Judgement:
         """See Rule."""
         (only,) = samples
         interval = mean_interval(only.values)
         numbers: dict[str, Any] = {"mean": only.mean, "interval": interval}
-        text = f"mean {metric.format(only.mean)}{interval_text(interval, metric, sign='')}"
+        text = f"mean {only.mean:.{metric.decimals}f}{metric.unit}{interval_text(interval, f'.{metric.decimals}f')}"
         if self.quoted:
             numbers |= {"quoted": self.quoted.value, "difference": only.mean - self.quoted.value}
             text += f"; quoted {self.quoted}, difference {only.mean - self.quoted.value:+.2f}"
-        return Judgement(side(interval, self.low, self.high), text, numbers)
+        return Judgement(place(interval, self.low, self.high), text, numbers)
 
 
-def side(interval: tuple[float, float] | None, low: float, high: float) -> Verdict:
+def place(interval: Interval, low: float, high: float) -> Verdict:
     """Where an interval lies: inside the bounds, outside them, or across one."""
     if interval is None:
         return "inconclusive"
@@ -235,15 +198,22 @@ def side(interval: tuple[float, float] | None, low: float, high: float) -> Verdi
     return "contradicted" if interval[0] > high or interval[1] < low else "inconclusive"
 
 
-def difference_text(first: Sample, second: Sample, interval: tuple[float, float] | None, metric: Metric) -> str:
+def threshold_text(low: float, high: float) -> str:
+    """What decides where an interval must lie between two bounds, in words."""
+    if np.isfinite(low) and np.isfinite(high):
+        where = f"between {low:g} and {high:g}"
+    else:
+        where = f"below {high:g}" if np.isfinite(high) else f"above {low:g}"
+    return f"the {CONFIDENCE:.0%} interval lies {where}; contradicted where it lies outside"
+
+
+def difference_text(first: Sample, second: Sample, interval: Interval, metric: Metric) -> str:
     """The difference of means with its interval."""
-    shown = format(round(first.mean - second.mean, metric.decimals) or 0.0, f"+.{metric.decimals}f")  # never -0.00
-    return f"{first.name} minus {second.name}: {shown}{interval_text(interval, metric, sign='+')}"
+    form = f"+.{metric.decimals}f"
+    shown = format(round(first.mean - second.mean, metric.decimals) or 0.0, form)  # never -0.00
+    return f"{first.name} minus {second.name}: {shown}{interval_text(interval, form)}"
 
 
-def interval_text(interval: tuple[float, float] | None, metric: Metric, sign: str) -> str:
+def interval_text(interval: Interval, form: str) -> str:
     """The interval in brackets; nothing if there is none."""
-    if interval is None:
-        return ""
-    low, high = (format(bound, f"{sign}.{metric.decimals}f") for bound in interval)
-    return f" [{low}, {high}]"
+    return f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else ""

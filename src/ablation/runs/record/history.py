@@ -35,18 +35,33 @@ class History:
             self.file.close()
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a history; a last line that was cut in two is passed over."""
-    rows: list[dict[str, Any]] = []
+def read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a history in the order of their steps, and how many lines are no rows (one cut off, for instance).
+
+    A step that was taken twice, because the run was cut off in between, counts as it was the last time.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    unreadable = 0
     try:
-        lines = path.read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return rows
-    for line in lines:
+        text = path.read_text(errors="replace") if path.is_file() else ""
+    except OSError:
+        text = ""
+    for line in filter(str.strip, text.splitlines()):
         try:
             row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows
+        except (ValueError, RecursionError):
+            row = None
+        if is_row(row):
+            rows[row["step"]] = row
+        else:
+            unreadable += 1
+    return [rows[step] for step in sorted(rows)], unreadable
+
+
+def is_row(value: Any) -> bool:
+    """Whether it has a step, and numbers or null for the rest."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("step"), int)
+        and all(cell is None or isinstance(cell, int | float) for cell in value.values())
+    )
