@@ -5,6 +5,7 @@ Notable: nothing is left out silently. torch is never imported.
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -103,11 +104,8 @@ def missing(value: Any) -> bool:
 
 def study_of(folder: Path) -> str:
     """The committed study of a run's folder, `results/reference/<study>/<run>`; empty if it lies elsewhere."""
-    parts = folder.parts
-    for place in range(len(parts) - 3, 0, -1):
-        if parts[place - 1 : place + 1] == ("results", "reference"):
-            return parts[place + 1]
-    return ""
+    found = re.match(".*/results/reference/([^/]+)/", folder.as_posix())
+    return found[1] if found else ""
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

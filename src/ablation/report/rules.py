@@ -8,7 +8,7 @@ the rules see samples only, neither records nor claims, and their constants are 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,13 +26,11 @@ from ablation.report.studies import Cell
 
 Verdict = Literal["reproduced", "contradicted", "inconclusive", "untested"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "untested")
+Judgement = tuple[Verdict, str, dict[str, Any]]
+"""Verdict, the numbers that decide in words, and as plain values."""
 
-ALPHA = 0.05
-"""Level of the one-sided permutation test: 3 against 3 seeds, fully apart, just reach it (1/20); 5 against 5 reach
-1/252.
-"""
-MIN_SEEDS = 3
-"""With fewer runs on a side the numbers are shown, and the claim is inconclusive."""
+ALPHA = 0.05  # 3 against 3 seeds, fully apart, just reach it (1/20); 5 against 5 reach 1/252
+MIN_SEEDS = 3  # with fewer runs on a side the numbers are shown, and the claim is inconclusive
 
 
 @dataclass(frozen=True)
@@ -90,29 +88,6 @@ class Sample:
         return float(self.values.mean())
 
 
-class Judgement(NamedTuple):
-    """What a rule makes of its samples."""
-
-    verdict: Verdict
-    text: str
-    numbers: dict[str, Any]
-
-
-class Rule(Protocol):
-    """A decision rule with its constants."""
-
-    @property
-    def rule(self) -> str:
-        """The statistic and its test, in words."""
-
-    @property
-    def threshold(self) -> str:
-        """What decides, in words."""
-
-    def judge(self, samples: Sequence[Sample], metric: Metric) -> Judgement:
-        """The verdict on one sample for each cell of a claim, in the claim's order."""
-
-
 @dataclass(frozen=True)
 class Higher:
     """The first mean lies above the second."""
@@ -121,7 +96,6 @@ class Higher:
     threshold = f"p <= {ALPHA:g} and the {CONFIDENCE:.0%} interval excludes zero"
 
     def judge(self, samples: Sequence[Sample], metric: Metric) -> Judgement:
-        """See Rule."""
         first, second = samples
         interval = difference_interval(first.values, second.values)
         p = permutation_p(first.values, second.values)
@@ -132,53 +106,36 @@ class Higher:
         elif interval and against <= ALPHA and interval[1] < 0:
             verdict = "contradicted"
         numbers = {"difference": first.mean - second.mean, "interval": interval, "p": p}
-        return Judgement(verdict, f"{difference_text(first, second, interval, metric)}, p = {p:.2g}", numbers)
+        return verdict, f"{difference_text(first, second, interval, metric)}, p = {p:.2g}", numbers
 
 
 @dataclass(frozen=True)
-class DifferencesWithin:
-    """Every two means, the first less the second, differ by a number between two bounds."""
+class Within:
+    """A number lies between two bounds: its interval inside reproduces it, outside contradicts it."""
 
-    low: float
-    high: float
-    rule = "bootstrap interval of each difference of means"
-
-    @property
-    def threshold(self) -> str:
-        """See Rule."""
-        return threshold_text(self.low, self.high)
-
-    def judge(self, samples: Sequence[Sample], metric: Metric) -> Judgement:
-        """See Rule."""
-        pairs, texts, verdicts = [], [], []
-        for first, second in combinations(samples, 2):
-            interval = difference_interval(first.values, second.values)
-            pair = {"pair": [first.name, second.name], "difference": first.mean - second.mean, "interval": interval}
-            pairs.append(pair)
-            texts.append(difference_text(first, second, interval, metric))
-            verdicts.append(place(interval, self.low, self.high))
-        # The least favourable decides.
-        verdict = next(v for v in ("contradicted", "inconclusive", "reproduced") if v in verdicts)
-        return Judgement(verdict, "; ".join(texts), {"pairs": pairs, "margin": self.high})
-
-
-@dataclass(frozen=True)
-class MeanWithin:
-    """One mean lies between two bounds."""
-
-    low: float
-    high: float
+    low: float = -np.inf
+    high: float = np.inf
     quoted: paper.Quoted | None = None
     """The published number in the middle, where there is one."""
-    rule = "bootstrap interval of the mean"
 
     @property
     def threshold(self) -> str:
-        """See Rule."""
-        return threshold_text(self.low, self.high)
+        bounds = ((self.low, f"above {self.low:g}"), (self.high, f"below {self.high:g}"))
+        where = " and ".join(text for bound, text in bounds if np.isfinite(bound))
+        return f"the {CONFIDENCE:.0%} interval lies {where}; contradicted where it lies outside"
+
+    def verdict(self, interval: Interval) -> Verdict:
+        if interval and self.low < interval[0] and interval[1] < self.high:
+            return "reproduced"
+        return "contradicted" if interval and (interval[0] > self.high or interval[1] < self.low) else "inconclusive"
+
+
+class MeanWithin(Within):
+    """The only mean lies within the bounds."""
+
+    rule = "bootstrap interval of the mean"
 
     def judge(self, samples: Sequence[Sample], metric: Metric) -> Judgement:
-        """See Rule."""
         (only,) = samples
         interval = mean_interval(only.values)
         numbers: dict[str, Any] = {"mean": only.mean, "interval": interval}
@@ -186,25 +143,30 @@ class MeanWithin:
         if self.quoted:
             numbers |= {"quoted": self.quoted.value, "difference": only.mean - self.quoted.value}
             text += f"; quoted {self.quoted}, difference {only.mean - self.quoted.value:+.2f}"
-        return Judgement(place(interval, self.low, self.high), text, numbers)
+        return self.verdict(interval), text, numbers
 
 
-def place(interval: Interval, low: float, high: float) -> Verdict:
-    """Where an interval lies: inside the bounds, outside them, or across one."""
-    if interval is None:
-        return "inconclusive"
-    if low < interval[0] and interval[1] < high:
-        return "reproduced"
-    return "contradicted" if interval[0] > high or interval[1] < low else "inconclusive"
+class DifferencesWithin(Within):
+    """The difference of every two means, the first less the second, lies within the bounds."""
+
+    rule = "bootstrap interval of each difference of means"
+
+    def judge(self, samples: Sequence[Sample], metric: Metric) -> Judgement:
+        pairs: list[dict[str, Any]] = []
+        texts = []
+        for first, second in combinations(samples, 2):
+            interval = difference_interval(first.values, second.values)
+            names = [first.name, second.name]
+            pairs.append({"pair": names, "difference": first.mean - second.mean, "interval": interval})
+            texts.append(difference_text(first, second, interval, metric))
+        verdicts = [self.verdict(pair["interval"]) for pair in pairs]
+        worst = next(verdict for verdict in ("contradicted", "inconclusive", "reproduced") if verdict in verdicts)
+        numbers = (pairs[0] if len(pairs) == 1 else {}) | {"pairs": pairs, "margin": self.high}
+        return worst, "; ".join(texts), numbers
 
 
-def threshold_text(low: float, high: float) -> str:
-    """What decides where an interval must lie between two bounds, in words."""
-    if np.isfinite(low) and np.isfinite(high):
-        where = f"between {low:g} and {high:g}"
-    else:
-        where = f"below {high:g}" if np.isfinite(high) else f"above {low:g}"
-    return f"the {CONFIDENCE:.0%} interval lies {where}; contradicted where it lies outside"
+Rule = Higher | MeanWithin | DifferencesWithin
+"""`rule` and `threshold` say in words what is tested and what decides; `judge` takes one sample for each network."""
 
 
 def difference_text(first: Sample, second: Sample, interval: Interval, metric: Metric) -> str:

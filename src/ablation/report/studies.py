@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ablation.report import paper
@@ -69,9 +68,8 @@ class Cell:
     @property
     def expected_schedule(self) -> bool:
         """Whether it warms up if and only if it is as deep as the paper asks; true for every other schedule."""
-        if self.keys["schedule.name"] not in PAPER_SCHEDULES:
-            return True
-        return ("schedule.warmup_lr" in self.keys) == (self.depth >= paper.WARMUP_DEPTH)
+        warms_up, is_deep = "schedule.warmup_lr" in self.keys, self.depth >= paper.WARMUP_DEPTH
+        return warms_up == is_deep or self.keys["schedule.name"] not in PAPER_SCHEDULES
 
     @property
     def seeds(self) -> list[int]:
@@ -80,9 +78,7 @@ class Cell:
 
     def values(self, column: str) -> Values:
         """The finite numbers of a column, one a run."""
-        if column not in self.runs:
-            return np.array([])
-        return finite(pd.to_numeric(self.runs[column], errors="coerce"))
+        return finite(self.runs.get(column, []))
 
 
 @dataclass(frozen=True)
@@ -96,8 +92,7 @@ class Setting:
     @property
     def deviations(self) -> tuple[str, ...]:
         """Where the recipe is not the paper's, as key=value; empty if it is."""
-        stopped = [f"early_stopping={self.keys['early_stopping']}"] if "early_stopping" in self.keys else []
-        return (*deviations_from(paper.RECIPE, self.keys), *stopped)
+        return tuple(deviations_from(paper.RECIPE, self.keys))
 
     @property
     def from_paper(self) -> bool:
@@ -119,11 +114,12 @@ class Setting:
 
         Of several variants of the named shortcut the one with the most runs.
         """
-        fitting = [cell for cell in self.cells if (cell.depth, cell.residual) == (depth, residual)]
-        if shortcut is None or not residual:
-            fitting = [cell for cell in fitting if cell.standard]
-        else:
-            fitting = [cell for cell in fitting if cell.shortcut == shortcut and cell.expected_schedule]
+        fitting = [
+            cell
+            for cell in self.cells
+            if (cell.depth, cell.residual) == (depth, residual)
+            and (cell.standard if shortcut is None else cell.shortcut == shortcut and cell.expected_schedule)
+        ]
         return max(fitting, key=lambda cell: len(cell.runs), default=None)
 
 
@@ -144,16 +140,17 @@ def studies(runs: pd.DataFrame) -> list[Study]:
     """All studies, the committed ones first."""
     if runs.empty:
         return []
-    groups = [(str(name), str(data), group) for (name, data), group in runs.groupby(["study", "config.data.name"])]
-    folders = Counter(name for name, _, _ in groups)
+    # Runs in no committed study have an empty name, and come last.
+    groups = sorted(runs.groupby(["study", "config.data.name"]), key=lambda pair: pair[0][0] == "")
+    folders = Counter(name for (name, _), _ in groups)
     found = []
-    for name, data, group in groups:
+    for (name, data), group in groups:
         # A folder that mixes data sets gets a section for each.
         label = (name if folders[name] == 1 else f"{name}-{data}") if name else f"runs-{data}"
         title = f"Reference study {label}" if name else f"Your runs on {data}"
         parts = settings(group)
-        found.append((not name, Study(label, title, parts, tuple(notes(parts)))))
-    return [study for _, study in sorted(found, key=lambda pair: (pair[0], pair[1].name))]
+        found.append(Study(label, title, parts, tuple(notes(parts))))
+    return found
 
 
 def settings(runs: pd.DataFrame) -> tuple[Setting, ...]:
@@ -173,9 +170,7 @@ def settings(runs: pd.DataFrame) -> tuple[Setting, ...]:
 
 def setting_keys(cell: Keys) -> Keys:
     """What all cells of a setting share."""
-    keys = {
-        k: v for k, v in cell.items() if k not in ("model.depth", "model.residual") and not k.startswith("shortcut.")
-    }
+    keys = {k: v for k, v in cell.items() if not k.startswith(("model.depth", "model.residual", "shortcut."))}
     if keys["schedule.name"] in PAPER_SCHEDULES:
         keys = {k: v for k, v in keys.items() if not k.startswith("schedule.warmup_")} | {"schedule.name": "paper"}
     return keys
@@ -252,9 +247,7 @@ def unusual_shortcut(keys: Keys, main: Keys) -> str:
 
 
 def notes(found: tuple[Setting, ...]) -> Iterator[str]:
-    """What a reader must know before comparing: mixes within a cell, missing seeds, settings that differ in `MACHINE`
-    only.
-    """
+    """What to know before comparing: mixes within a cell, missing seeds, settings that differ in `MACHINE` only."""
     for setting in found:
         repeated = {seed for cell in setting.cells for seed in cell.seeds if len(cell.runs) > 1}
         gaps = []
