@@ -6,25 +6,44 @@ a correction for their number. A claim about a number of the paper is only asked
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
+import numpy as np
+
 from ablation.report import paper
-from ablation.report.rules import (
-    BEST_TEST,
-    GRADIENT,
-    MIN_SEEDS,
-    RESPONSE,
-    TEST,
-    TRAIN,
-    DifferencesWithin,
-    Higher,
-    MeanWithin,
-    Metric,
-    Rule,
-    Sample,
-    Verdict,
-)
-from ablation.report.studies import Setting, Study, network_name
+from ablation.report.rules import MIN_SEEDS, DifferencesWithin, Higher, MeanWithin, Metric, Rule, Verdict
+from ablation.report.statistics import Values, finite
+from ablation.report.studies import Cell, Setting, Study, network_name
+
+
+def response(cell: Cell) -> Values:
+    """Mean over the layers of the responses' standard deviation, one number a run."""
+    runs = [[layer["response_std"] for layer in layers] for layers in cell.runs["layers"]]
+    runs = [[value for value in run if value is not None] for run in runs]
+    return finite([float(np.mean(run)) for run in runs if run])
+
+
+def gradient_ratio(cell: Cell) -> Values:
+    """Gradient norm of the first third of the layers over the last third's; of start and end the smaller ratio."""
+    ratios = []
+    for layers in cell.runs["layers"]:
+        third = max(1, len(layers) // 3)
+        both = []
+        for key in ("gradient_norm_start", "gradient_norm_end"):
+            norms = [layer[key] for layer in layers]
+            if norms and None not in norms and sum(norms[-third:]) > 0:
+                both.append(sum(norms[:third]) / sum(norms[-third:]))
+        ratios += [min(both)] if both else []
+    return finite(ratios)
+
+
+RUNNING = Metric("running training error", lambda cell: cell.values("metrics.running_train_error"))
+TRAIN = Metric("training error", lambda cell: cell.values("metrics.train_error"), beside=RUNNING)
+TEST = Metric("test error", lambda cell: cell.values("metrics.test_error"))
+BEST_TEST = Metric("test error selected on test", lambda cell: cell.values("metrics.best_test_error"))
+RESPONSE = Metric("response std, mean over layers", response, unit="", decimals=3)
+GRADIENT = Metric("gradient ratio, first to last third", gradient_ratio, unit="", decimals=3)
 
 # Points of test error
 QUOTED_TOLERANCE = 0.75  # public reproductions with the paper's recipe lie up to 0.7 from Table 6, on both sides
@@ -41,13 +60,12 @@ NOT_VANISHING = 0.1  # a vanishing gradient falls by powers of ten
 class Arm:
     """One network of a comparison. `shortcut` None: the main one of the setting."""
 
-    depth: int
     residual: bool
+    depth: int
     shortcut: str | None = None
 
     @property
     def name(self) -> str:
-        """Such as plain-56 or ResNet-20 (B)."""
         return network_name(self.depth, self.residual) + (f" ({self.shortcut})" if self.shortcut else "")
 
 
@@ -66,7 +84,6 @@ class Claim:
 
     @property
     def comparison(self) -> str:
-        """Which numbers of which networks."""
         return f"{self.metric.name} of {' and '.join(arm.name for arm in self.arms)}"
 
     def applies(self, setting: Setting) -> bool:
@@ -74,20 +91,11 @@ class Claim:
         return self.scope == "any" or (setting.from_paper if self.scope == "paper" else setting.notebook)
 
 
-def plain(depth: int) -> Arm:
-    return Arm(depth, residual=False)
-
-
-def resnet(depth: int, shortcut: str | None = None) -> Arm:
-    return Arm(depth, residual=True, shortcut=shortcut)
+plain, resnet = partial(Arm, False), partial(Arm, True)
 
 
 def near(quoted: paper.Quoted) -> Rule:
     return MeanWithin(quoted.value - QUOTED_TOLERANCE, quoted.value + QUOTED_TOLERANCE, quoted)
-
-
-def close(margin: float) -> Rule:
-    return DifferencesWithin(-margin, margin)
 
 
 FIGURE_6, LEFT, MIDDLE = "Sec. 4.2, Fig. 6", "Sec. 4.2, Fig. 6 (left)", "Sec. 4.2, Fig. 6 (middle), Table 6"
@@ -102,7 +110,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("degradation-test", "Degradation: plain-56 has a higher test error than plain-20",
           LEFT, (plain(56), plain(20)), TEST, HIGHER),
     Claim("plain-20-32", "Plain-20 and plain-32 have nearly the same training error: only deeper plain nets degrade",
-          LEFT, (plain(20), plain(32)), TRAIN, close(HARDLY_DIFFERENT)),
+          LEFT, (plain(20), plain(32)), TRAIN, DifferencesWithin(-HARDLY_DIFFERENT, HARDLY_DIFFERENT)),
     Claim("no-degradation", "Shortcuts end degradation: ResNet-56 has no higher training error than ResNet-20",
           MIDDLE, (resnet(56), resnet(20)), TRAIN, DifferencesWithin(high=NO_DEGRADATION)),
     Claim("depth-helps-train", "With shortcuts depth helps: ResNet-56 has a lower training error than ResNet-20",
@@ -135,8 +143,8 @@ CLAIMS: tuple[Claim, ...] = (
           "Sec. 4.1", (plain(56),), GRADIENT, MeanWithin(low=NOT_VANISHING)),
     *(Claim(f"shortcuts-close-{depth}",
             f"At {depth} layers options A, B and C have nearly the same test error: projections are not essential",
-            TABLE_3, (resnet(depth, "A"), resnet(depth, "B"), resnet(depth, "C")), TEST, close(OPTIONS_CLOSE))
-      for depth in (20, 56)),
+            TABLE_3, (resnet(depth, "A"), resnet(depth, "B"), resnet(depth, "C")), TEST,
+            DifferencesWithin(-OPTIONS_CLOSE, OPTIONS_CLOSE)) for depth in (20, 56)),
     Claim("notebook", f"The notebook's ResNet-20 has a test error of {paper.NOTEBOOK} %, selected on the test set",
           paper.NOTEBOOK.source, (resnet(20, "avgpool"),), BEST_TEST, near(paper.NOTEBOOK), "notebook"),
 )
@@ -190,20 +198,13 @@ class Finding:
 
 def study_findings(study: Study) -> list[list[Finding]]:
     """The verdicts in each setting of a study; those that are untested stand once, in the main setting."""
-    found = [findings(setting, main=place == 0) for place, setting in enumerate(study.settings)]
+    found = [[examine(claim, setting) for claim in CLAIMS if claim.applies(setting)] for setting in study.settings]
+    others = [[finding for finding in part if finding.verdict != "untested"] for part in found[1:]]
     main = study.settings[0]
-    if main.keys["data.name"] in paper.RECIPE["data.name"]:
-        for claim in CLAIMS:
-            if not any(claim.applies(setting) for setting in study.settings):
-                reason = f"no records with the {claim.scope}'s recipe"
-                found[0].append(Finding(claim, main, "untested", reason, "", {}))
-    return found
-
-
-def findings(setting: Setting, main: bool) -> list[Finding]:
-    """The verdicts in one setting; what is untested only if it is the main one."""
-    found = [examine(claim, setting) for claim in CLAIMS if claim.applies(setting)]
-    return [finding for finding in found if main or finding.verdict != "untested"]
+    nowhere = [claim for claim in CLAIMS if not any(claim.applies(setting) for setting in study.settings)]
+    for claim in nowhere if main.keys["data.name"] in paper.RECIPE["data.name"] else ():
+        found[0].append(Finding(claim, main, "untested", f"no records with the {claim.scope}'s recipe", "", {}))
+    return [found[0], *others]
 
 
 def examine(claim: Claim, setting: Setting) -> Finding:
@@ -211,30 +212,30 @@ def examine(claim: Claim, setting: Setting) -> Finding:
     metric = claim.metric
     found = {arm: setting.cell(arm.depth, arm.residual, arm.shortcut) for arm in claim.arms}
     cells = [cell for cell in found.values() if cell]
-    samples = [Sample(cell.label, metric.of(cell)) for cell in cells]
-    details = [sample_text(sample, metric) for sample in samples]
+    samples = {cell.label: metric.of(cell) for cell in cells}
+    means = {label: float(values.mean()) for label, values in samples.items() if len(values)}
+    details = [sample_text(label, values, metric) for label, values in samples.items()]
     if metric.beside:
         beside = [values.mean() for values in map(metric.beside.of, cells) if len(values)]
         shown = ", ".join(f"{mean:.{metric.decimals}f}{metric.unit}" for mean in beside)
         details += [f"{metric.beside.name} {shown}"] if shown else []
-    numbers: dict[str, Any] = {
-        "n": {sample.name: len(sample.values) for sample in samples},
-        "means": {sample.name: sample.mean for sample in samples if len(sample.values)},
-    }
-    lacking = [arm.name for arm, cell in found.items() if not cell]
-    lacking += [sample.name for sample in samples if not len(sample.values)]
+    counts = {label: len(values) for label, values in samples.items()}
+    numbers: dict[str, Any] = {"n": counts, "means": means}
+    lacking = [arm.name for arm, cell in found.items() if not cell] + [label for label in samples if label not in means]
+    verdict: Verdict = "untested"
     if lacking:
         text = f"no records of {', '.join(lacking)}"
-        return Finding(claim, setting, "untested", text, "; ".join(details), numbers)
-    verdict, text, judged = claim.test.judge(samples, metric)
-    if min(len(sample.values) for sample in samples) < MIN_SEEDS:
-        verdict, text = "inconclusive", f"{text}; too few seeds, {MIN_SEEDS} are needed"
-    return Finding(claim, setting, verdict, text, "; ".join(details), numbers | judged)
+    else:
+        verdict, text, judged = claim.test.judge(samples, metric)
+        numbers |= judged
+        if min(counts.values()) < MIN_SEEDS:
+            verdict, text = "inconclusive", f"{text}; too few seeds, {MIN_SEEDS} are needed"
+    return Finding(claim, setting, verdict, text, "; ".join(details), numbers)
 
 
-def sample_text(sample: Sample, metric: Metric) -> str:
+def sample_text(label: str, values: Values, metric: Metric) -> str:
     """Mean, spread and n of one network."""
-    if not len(sample.values):
-        return f"{sample.name}: no number"
-    spread = f" ± {sample.values.std(ddof=1):.{metric.decimals}f}" if len(sample.values) > 1 else ""
-    return f"{sample.name} {sample.mean:.{metric.decimals}f}{spread}{metric.unit} (n={len(sample.values)})"
+    if not len(values):
+        return f"{label}: no number"
+    spread = f" ± {values.std(ddof=1):.{metric.decimals}f}" if len(values) > 1 else ""
+    return f"{label} {values.mean():.{metric.decimals}f}{spread}{metric.unit} (n={len(values)})"

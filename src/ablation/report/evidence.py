@@ -43,11 +43,11 @@ def read(paths: Sequence[Path]) -> Evidence:
     unfinished: list[dict[str, str]] = []
     for folder in run_folders(paths):
         path = folder / "record.json"
-        if not path.exists():
-            unfinished.append(unfinished_row(folder))
-            continue
         try:
-            rows.append(run_row(record.read(path), folder))
+            if path.exists():
+                rows.append(run_row(record.read(path), folder))
+            else:
+                unfinished.append(unfinished_row(folder))
         except ValueError as error:
             unreadable.append({"file": short(path), "reason": str(error)})
     runs, doubles = without_doubles(pd.DataFrame(rows, dtype=object))
@@ -169,11 +169,9 @@ def short(path: Path) -> str:
 
 def changes(paths: Sequence[Path]) -> Iterator[tuple[str, int, int]]:
     """Path, time and size of every file that the report reads; two equal lists mean that nothing has changed."""
-    for folder in run_folders(paths):
-        for name in MARKERS:
-            if (folder / name).is_file():
-                stat = (folder / name).stat()
-                yield str(folder / name), stat.st_mtime_ns, stat.st_size
+    for path in (folder / name for folder in run_folders(paths) for name in MARKERS):
+        if path.is_file():
+            yield str(path), path.stat().st_mtime_ns, path.stat().st_size
 
 
 def now() -> str:

@@ -21,18 +21,14 @@ def select(runs: pd.DataFrame, filters: Iterable[str]) -> pd.DataFrame:
     for key, text in (given.split("=", 1) for given in filters):
         column = column_of(key, runs)
         wanted = [parse(part) for part in text.split(",")]
-        matches = [is_one_of(wanted, value) for value in runs[column]]
+        # In Python true is 1; in a filter it is not.
+        matches = [any(v == w and isinstance(v, bool) == isinstance(w, bool) for w in wanted) for v in runs[column]]
         if not any(matches):
             present = sorted({shown(value) for value in runs[column]})
             more = f" and {len(present) - 12} more" if len(present) > 12 else ""
             raise UserError(key, text, f"no run has it; there are {', '.join(present[:12])}{more}")
         runs = runs[matches]
     return runs
-
-
-def is_one_of(wanted: list[Any], value: Any) -> bool:
-    """Whether `value` is wanted; true is not 1 here, as it is in Python."""
-    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in wanted)
 
 
 def column_of(key: str, runs: pd.DataFrame) -> str:

@@ -44,10 +44,9 @@ BEST_OF_FIVE_110 = Quoted(6.43, "Table 6")
 PLAIN_110 = Quoted(60.0, "Figure 6 (left), caption")
 RESIDUAL_1202 = Quoted(0.1, "Section 4.2")
 WARMUP_RATE = Quoted(0.01, "Section 4.2")
-WARMUP_ERROR = Quoted(80.0, "Section 4.2")
-"""Training error below which the warm-up ends."""
-WARMUP_DEPTH = 110
-"""The paper warms nets of this depth up (Section 4.2); so do we all that are deeper."""
+WARMUP_ERROR = Quoted(80.0, "Section 4.2")  # the warm-up ends when the training error is below
+WARMUP_DEPTH = 110  # and deeper: the paper warms these up and the others not (Section 4.2), so both are one setting
+SCHEDULES = ("paper", "paper_warmup")
 NOTEBOOK = Quoted(9.0, "the Keras notebook: 91.0 % best test accuracy")  # selected on the test set
 
 # What a run must have in its config to be compared with the paper's numbers (Section 4.2). Keys that are not here are
@@ -61,7 +60,7 @@ RECIPE: dict[str, tuple[Any, ...]] = {
     "optimizer.lr": (0.1,),
     "optimizer.momentum": (0.9,),
     "optimizer.weight_decay": (1e-4,),
-    "schedule.name": ("paper", "paper_warmup"),
+    "schedule.name": SCHEDULES,
     "schedule.steps": (64_000,),
     "schedule.milestones": ([0.5, 0.75],),
     "schedule.factor": (0.1,),

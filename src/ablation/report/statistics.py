@@ -2,9 +2,8 @@
 
 Sources: Fisher's permutation test of a difference of means; Efron's percentile bootstrap. Notable: the random numbers
 come from a fixed seed, so a result depends on its data only. scipy.stats has both, but takes a second to import, and
-its test misses ties of sums that differ by rounding. With few seeds a percentile interval is too narrow (for five
-normal values a 95 % interval covers the mean about 85 times in a hundred), so verdicts on differences also ask for the
-permutation test, which is exact for any number of seeds.
+its test misses ties of sums that differ by rounding. With few seeds a percentile interval is too narrow (five normal
+values: it covers the mean 84 times in 100, not 95), so a difference must pass the permutation test too.
 """
 
 import math
@@ -73,8 +72,7 @@ def draws(count: int, stream: int) -> NDArray[np.intp]:
 
 def resampled_means(values: Values, stream: int) -> Values:
     """RESAMPLES means of values drawn with replacement."""
-    means: Values = values[draws(len(values), stream)].mean(axis=1)
-    return means
+    return values[draws(len(values), stream)].mean(axis=1)
 
 
 def percentiles(means: Values) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
@@ -22,8 +23,6 @@ Keys = dict[str, Any]
 
 MACHINE = ("environment.device_name", "environment.precision", "data.checksum")
 """Keys that keep runs apart and stand in no configuration."""
-PAPER_SCHEDULES = ("paper", "paper_warmup")
-"""One setting: the paper trains nets of 110 layers and more with a warm-up, the others without (Section 4.2)."""
 
 
 def network_name(depth: int, residual: bool) -> str:
@@ -69,11 +68,10 @@ class Cell:
     def expected_schedule(self) -> bool:
         """Whether it warms up if and only if it is as deep as the paper asks; true for every other schedule."""
         warms_up, is_deep = "schedule.warmup_lr" in self.keys, self.depth >= paper.WARMUP_DEPTH
-        return warms_up == is_deep or self.keys["schedule.name"] not in PAPER_SCHEDULES
+        return warms_up == is_deep or self.keys["schedule.name"] not in paper.SCHEDULES
 
     @property
     def seeds(self) -> list[int]:
-        """In ascending order."""
         return sorted(int(seed) for seed in self.runs["config.seed"])
 
     def values(self, column: str) -> Values:
@@ -96,17 +94,14 @@ class Setting:
 
     @property
     def from_paper(self) -> bool:
-        """Whether the recipe is the paper's."""
         return not self.deviations
 
     @property
     def notebook(self) -> bool:
-        """Whether the recipe is the notebook's."""
         return not deviations_from(paper.NOTEBOOK_RECIPE, self.keys)
 
     @property
     def selected_on_test(self) -> bool:
-        """Whether the runs' results were selected by their test error."""
         return self.keys.get("selection") == "best_test"
 
     def cell(self, depth: int, residual: bool, shortcut: str | None = None) -> Cell | None:
@@ -149,7 +144,7 @@ def studies(runs: pd.DataFrame) -> list[Study]:
         label = (name if folders[name] == 1 else f"{name}-{data}") if name else f"runs-{data}"
         title = f"Reference study {label}" if name else f"Your runs on {data}"
         parts = settings(group)
-        found.append(Study(label, title, parts, tuple(notes(parts))))
+        found.append(Study(str(label), title, parts, tuple(notes(parts))))
     return found
 
 
@@ -171,23 +166,23 @@ def settings(runs: pd.DataFrame) -> tuple[Setting, ...]:
 def setting_keys(cell: Keys) -> Keys:
     """What all cells of a setting share."""
     keys = {k: v for k, v in cell.items() if not k.startswith(("model.depth", "model.residual", "shortcut."))}
-    if keys["schedule.name"] in PAPER_SCHEDULES:
+    if keys["schedule.name"] in paper.SCHEDULES:
         keys = {k: v for k, v in keys.items() if not k.startswith("schedule.warmup_")} | {"schedule.name": "paper"}
     return keys
 
 
 def title_of(keys: Keys) -> str:
     """One line that names what usually differs between settings."""
-    rate = f" lr {keys['optimizer.lr']:g}" if isinstance(keys.get("optimizer.lr"), int | float) else ""
-    parts = [
+    rate, batch = keys.get("optimizer.lr"), keys.get("data.batch_size")
+    parts = (
         keys["data.name"],
-        f"{keys['optimizer.name']}{rate}",
+        f"{keys['optimizer.name']} lr {rate:g}" if rate is not None else keys["optimizer.name"],
         f"{keys['schedule.name']} schedule, {keys['schedule.steps']:,} steps",
         keys["augmentation.name"],
-    ]
-    parts += [f"batch {keys['data.batch_size']}"] if "data.batch_size" in keys else []
-    parts += [str(keys[key]) for key in ("environment.precision", "environment.device_name") if key in keys]
-    return " · ".join(parts)
+        f"batch {batch}" if batch else "",
+        *(keys.get(key, "") for key in ("environment.precision", "environment.device_name")),
+    )
+    return " · ".join(filter(None, parts))
 
 
 def deviations_from(recipe: Mapping[str, tuple[Any, ...]], keys: Keys) -> list[str]:
@@ -225,14 +220,14 @@ def shortcut_of(keys: Keys) -> Keys:
 
 def main_shortcut(every_run: Iterable[Keys]) -> Keys:
     """The paper's A if there is one, as conf/shortcut/A.yaml has it; else the shortcut with the most runs."""
-    found = [shortcut_of(keys) for keys in every_run if keys["model.residual"]]
-    counts = Counter(json.dumps(shortcut, sort_keys=True) for shortcut in found)
+    texts = [json.dumps(shortcut_of(keys), sort_keys=True) for keys in every_run if keys["model.residual"]]
+    found = [(json.loads(text), count) for text, count in Counter(texts).items()]
 
-    def rank(shortcut: Keys) -> tuple[bool, bool, int]:
-        is_a, at_end = shortcut.get("shortcut.name") == "A", shortcut.get("shortcut.zeros", "end") == "end"
-        return is_a, at_end, counts[json.dumps(shortcut, sort_keys=True)]
+    def rank(pair: tuple[Keys, int]) -> tuple[bool, bool, int]:
+        shortcut, count = pair
+        return shortcut.get("shortcut.name") == "A", shortcut.get("shortcut.zeros", "end") == "end", count
 
-    return max(found, key=rank, default={})
+    return max(found, key=rank, default=({}, 0))[0]
 
 
 def unusual_shortcut(keys: Keys, main: Keys) -> str:
@@ -240,10 +235,9 @@ def unusual_shortcut(keys: Keys, main: Keys) -> str:
     own = shortcut_of(keys)
     if not keys["model.residual"] or own == main:
         return ""
-    name = str(own.get("shortcut.name", "?"))
-    if name != main.get("shortcut.name"):
-        return name
-    return ", ".join([name, *(text.removeprefix("shortcut.") for text in differences(main, own))])
+    name = own.get("shortcut.name", "?")
+    apart = differences(main, own) if name == main.get("shortcut.name") else []
+    return ", ".join([name, *(text.removeprefix("shortcut.") for text in apart)])
 
 
 def notes(found: tuple[Setting, ...]) -> Iterator[str]:
@@ -257,7 +251,7 @@ def notes(found: tuple[Setting, ...]) -> Iterator[str]:
             gaps += [f"{cell.label} lacks {', '.join(map(str, lacking))}"] if lacking else []
         if gaps:
             yield f"Seeds that others have: {'; '.join(gaps)} ({setting.title})."
-    for setting, other in ((s, o) for place, s in enumerate(found) for o in found[:place]):
+    for other, setting in combinations(found, 2):
         if set(differing(other.keys, setting.keys)) <= set(MACHINE):
             networks = ", ".join(cell.label for cell in setting.cells)
             apart = ", ".join(differences(other.keys, setting.keys))
