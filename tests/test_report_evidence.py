@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from records_factory import digits_quickstart, paper_study, record, write, write_all
 
@@ -35,63 +34,30 @@ def only_study(folder: Path) -> Study:
 
 # Broken files
 
-
-def without(key: str) -> bytes:
-    made = record(20, residual=True)
-    *path, last = key.split(".")
-    place = made
-    for part in path:
-        place = place[part]
-    del place[last]
-    return json.dumps(made).encode()
+WHOLE = json.dumps(record(20, residual=True))
 
 
-BROKEN = {
-    "empty": (b"", "not complete JSON"),
-    "truncated": (json.dumps(record(20, residual=True)).encode()[:-100], "not complete JSON"),
-    "binary": (b"\x80\x02\xff\xfe", "not text"),
-    "foreign": (b'{"accuracy": 0.9}', "not a record of this project"),
-    "list": (b"[1, 2]", "not a record of this project"),
-    "number": (b"7", "not a record of this project"),
-    "future": (json.dumps(record(20, residual=True) | {"schema": 2}).encode(), "schema 2 is not this version's"),
-    "no depth": (without("config.model.depth"), "no key config.model.depth"),
-    "no metrics": (without("metrics"), "no key metrics.train_error"),
-    "text for a number": (
-        json.dumps(record(20, residual=True, test_error="low")).encode(),
-        "metrics.test_error is 'low'",
-    ),
-    "list for a number": (json.dumps(record(20, residual=True, parameters=[1])).encode(), "parameters is [1]"),
-    "text for depth": (json.dumps(record(20, True, config__model__depth="20")).encode(), "config.model.depth is '20'"),
-    "true for depth": (json.dumps(record(20, True, config__model__depth=True)).encode(), "config.model.depth is True"),
-    "bottomless": (b"[" * 100_000, ""),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_bad_record_is_listed_and_the_others_count(name: str, tmp_path: Path) -> None:
-    content, reason = BROKEN[name]
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (WHOLE[:-100], "not complete JSON"),
+        ('{"accuracy": 0.9}', "not a record of this project"),
+        (WHOLE.replace('"schema": 1', '"schema": 2'), "schema 2 is not this version's"),
+        (WHOLE.replace('"depth"', '"layers"'), "no key config.model.depth"),
+        (WHOLE.replace('"depth": 20', '"depth": "20"'), "config.model.depth is '20'"),
+        ("[" * 100_000, ""),
+    ],
+    ids=["truncated", "foreign", "future", "no depth", "text for depth", "bottomless"],
+)
+def test_a_bad_record_is_listed_and_the_others_count(content: str, reason: str, tmp_path: Path) -> None:
     write(tmp_path, record(20, residual=True))
-    bad = tmp_path / "bad"
-    bad.mkdir()
-    (bad / "record.json").write_bytes(content)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "record.json").write_text(content)
     evidence = read([tmp_path])
     assert len(evidence.runs) == 1
     (row,) = evidence.unreadable.to_dict("records")
     assert row["file"].endswith("bad/record.json")
     assert reason in row["reason"]
-
-
-def test_a_record_that_is_a_folder_is_listed(tmp_path: Path) -> None:
-    (tmp_path / "odd" / "record.json").mkdir(parents=True)
-    assert len(read([tmp_path]).unreadable) == 1
-
-
-def test_odd_layers_are_left_out_and_the_run_counts(tmp_path: Path) -> None:
-    for seed, layers in enumerate([None, "none", [1, 2], [{"response_std": "x"}], {"a": 1}]):
-        write(tmp_path, record(20, residual=True, seed=seed, layers=layers))
-    evidence = read([tmp_path])
-    assert len(evidence.runs) == 5
-    assert list(evidence.runs["layers"]) == [[]] * 5
 
 
 def test_a_record_of_an_older_version_without_optional_keys_counts(tmp_path: Path) -> None:
@@ -107,11 +73,12 @@ def test_a_history_cut_in_two_is_read_up_to_there(tmp_path: Path) -> None:
     folder = write(tmp_path, record(20, residual=True), points=10)
     file = folder / "history.jsonl"
     file.write_bytes(file.read_bytes()[:-20] + b"\xff")
-    history, bad = read_history(folder)
-    assert (len(history), bad) == (9, 1)
-    file.write_text('{"step": 1, "test_error": 5}\n[]\n"x"\n{"step": "a"}\n{"step": 1, "test_error": 4}\n')
-    history, bad = read_history(folder)
-    assert (list(history["step"]), list(history["test_error"]), bad) == ([1], [4], 3)
+    history, unreadable = read_history(folder)
+    assert (len(history), unreadable) == (9, 1)
+    file.write_text('{"step": 1, "test_error": 5}\n[]\n{"step": "a"}\n{"step": 1, "test_error": null}\n{"step": 0}\n')
+    history, unreadable = read_history(folder)
+    assert (list(history["step"]), unreadable) == ([0, 1], 2)
+    assert history["test_error"].isna().all()
     file.unlink()
     assert len(read_history(folder)[0]) == 0
 
@@ -131,8 +98,6 @@ def test_unfinished_runs_are_listed_with_what_they_say(tmp_path: Path) -> None:
     status(tmp_path / "f", status="done")
     (tmp_path / "g").mkdir()
     (tmp_path / "g" / "config.yaml").write_text("seed: 0")
-    status(tmp_path / "h", status="failed")
-    (tmp_path / "h" / "status.json").write_text('{"status": "fai')
     evidence = read([tmp_path])
     assert list(evidence.unfinished["status"]) == [
         "failed",
@@ -141,13 +106,10 @@ def test_unfinished_runs_are_listed_with_what_they_say(tmp_path: Path) -> None:
         "running",
         "interrupted",
         "done, but record.json is missing",
-        "unknown: no status.json",
+        "unknown: no readable status.json",
     ]
     first = evidence.unfinished.iloc[0]
-    assert first["message"] == "OutOfMemoryError: no memory"
-    assert first["progress"] == "10 of 100 steps"
-    assert first["last sign of life"] == "2026-01-01 10:00:00"
-    assert evidence.unreadable["file"].iloc[0].endswith("h/status.json")
+    assert list(first[2:]) == ["10 of 100 steps", "2026-01-01 10:00:00", "OutOfMemoryError: no memory"]
 
 
 def test_what_lies_inside_a_run_is_not_a_run(tmp_path: Path) -> None:
@@ -195,18 +157,24 @@ def test_the_same_run_on_other_hardware_or_in_another_study_is_no_double(tmp_pat
 # What is averaged
 
 
-def test_only_seeds_are_averaged(tmp_path: Path) -> None:
-    steering = {
-        "config__trainer__device": "cuda:1",
-        "config__trainer__name": "other",
-        "config__tracker__name": "online",
-    }
+def test_only_seeds_are_averaged_and_what_steers_the_execution_does_not_count(tmp_path: Path) -> None:
+    steering = {"config__trainer": {"name": "other", "device": "cuda:1"}, "config__tracker": {"name": "online"}}
     steering |= {"config__data__root": "/elsewhere", "config__overwrite": True, "config__results": "/other"}
+    moved = {"config__shortcut___target_": "ablation.shortcuts.A"}  # the module's name when the schema began
     write(tmp_path, record(20, residual=True, seed=0))
-    write(tmp_path, record(20, residual=True, seed=1, **steering))
+    write(tmp_path, record(20, residual=True, seed=1, **steering, **moved))
     (setting,) = only_study(tmp_path).settings
     (cell,) = setting.cells
     assert cell.seeds == [0, 1]
+
+
+def test_how_often_a_run_evaluates_counts_where_it_is_selected_on_test(tmp_path: Path) -> None:
+    for every in (None, 500):
+        change = {"config__selection": "best_test", "config__trainer__evaluate_every": every}
+        write(tmp_path, record(20, residual=True, **change))
+    first, second = only_study(tmp_path).settings
+    assert "trainer.evaluate_every=" in second.title
+    assert first.title != second.title
 
 
 @pytest.mark.parametrize(
@@ -215,9 +183,7 @@ def test_only_seeds_are_averaged(tmp_path: Path) -> None:
         {"environment__precision": "float32"},
         {"environment__device_name": "NVIDIA H100"},
         {"data__checksum": "c2"},
-        {"config__schedule__steps": 32_000},
         {"config__optimizer__weight_decay_scope": "weights"},
-        {"config__model__init": "glorot"},
         {"config__data__validation": 5000},
     ],
     ids=lambda change: next(iter(change)),
@@ -336,7 +302,6 @@ def test_a_filter_that_fits_nothing_says_what_there_is(filters: list[str], messa
 
 
 def test_option_a_is_the_usual_one_with_its_zeros_at_the_end_whatever_came_first() -> None:
-    keys = [{"model.residual": True, "shortcut.name": "A", "shortcut.zeros": zeros} for zeros in ("split", "end")]
-    others = [{"model.residual": True, "shortcut.name": "B"}] * 3
-    runs = pd.DataFrame({"cell_keys": [*others, keys[0], keys[0], keys[1]]})
-    assert main_shortcut(runs) == {"shortcut.name": "A", "shortcut.zeros": "end"}
+    first, last = ({"shortcut.name": "A", "shortcut.zeros": zeros} for zeros in ("split", "end"))
+    runs = [{"model.residual": True} | shortcut for shortcut in (*[{"shortcut.name": "B"}] * 3, first, first, last)]
+    assert main_shortcut(runs) == last
