@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+
+from ablation.report.evidence import run_row
+from ablation.report.studies import Study, studies
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "paper": {"kind": "multistep", "steps": 64_000, "milestones": [0.5, 0.75], "factor": 0.1},
@@ -155,3 +159,9 @@ def digits_quickstart() -> list[dict[str, Any]]:
         errors = {"train_error": train, "running_train_error": train + 0.4, "test_error": train + 2.1}
         made.append(record(depth, residual, **recipe, **errors))
     return made
+
+
+def study_of(records: Iterable[dict[str, Any]]) -> Study:
+    """The one study that these records make, without the disk."""
+    (study,) = studies(pd.DataFrame([run_row(made, Path(made["name"])) for made in records], dtype=object))
+    return study

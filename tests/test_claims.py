@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from records_factory import paper_study, record, write_all
+from records_factory import paper_study, record, study_of, write_all
 
 from ablation.report import evidence, paper
 from ablation.report.claims import CLAIMS, GRADIENT, RESPONSE, TEST, TRAIN, Claim, Finding, examine, study_findings
 from ablation.report.rules import MIN_SEEDS, DifferencesWithin, Higher, MeanWithin, Rule
-from ablation.report.studies import Study, studies
+from ablation.report.studies import studies
 
 NOTEBOOK = {
     "schedule": "plateau",
@@ -24,11 +23,6 @@ NOTEBOOK = {
 }
 BY_ID = {claim.id: claim for claim in CLAIMS}
 Records = list[dict[str, Any]]
-
-
-def study_of(records: Records) -> Study:
-    (study,) = studies(pd.DataFrame([evidence.run_row(made, Path(made["name"])) for made in records], dtype=object))
-    return study
 
 
 def examined(name: str, records: Records) -> Finding:
@@ -162,9 +156,7 @@ def test_a_seed_counts_once_however_often_it_was_evaluated(tmp_path: Path) -> No
 def test_a_missing_network_leaves_a_claim_untested() -> None:
     finding = examined("degradation-train", [record(20, residual=False)])
     assert (finding.verdict, finding.headline) == ("untested", "no records of plain-56")
-
-
-def test_table_6_is_about_option_a() -> None:
+    # Table 6 is about option A.
     assert examined("table-6-20", [record(20, True, seed, shortcut="B") for seed in range(5)]).verdict == "untested"
 
 
