@@ -58,6 +58,8 @@ def record(depth: int, residual: bool, seed: int = 0, **changes: Any) -> dict[st
     metrics = {"train_error": train, "train_loss": train / 30, "test_error": test, "test_loss": test / 25}
     metrics |= {"running_train_error": train * 1.5 + 0.3, "running_train_loss": train / 20}
     metrics |= {"val_error": None, "val_loss": None, "best_test_error": test - 0.2, "best_test_step": 60_000}
+    environment = {"device": "cuda", "device_name": "NVIDIA H200", "precision": "bfloat16", "fused": True}
+    environment |= {"torch": "2.15.0", "git_commit": "a" * 40, "git_dirty": False}
     made: dict[str, Any] = {
         "schema": 1,
         "name": f"{'resnet' if residual else 'plain'}{depth}-seed{seed}",
@@ -69,15 +71,7 @@ def record(depth: int, residual: bool, seed: int = 0, **changes: Any) -> dict[st
         "step": steps,
         "epoch": steps / 390.6,
         "stopped_early": False,
-        "environment": {
-            "device": "cuda",
-            "device_name": "NVIDIA H200",
-            "precision": "bfloat16",
-            "fused": True,
-            "torch": "2.15.0",
-            "git_commit": "a" * 40,
-            "git_dirty": False,
-        },
+        "environment": environment,
         "data": {"name": "cifar10", "checksum": "c1", "train_size": 50_000, "test_size": 10_000},
         "timing": {"wall_seconds": 9.0 * depth, "images_per_second": 400_000 / depth},
         "layers": layers(depth, residual),
