@@ -29,9 +29,9 @@ from ablation.config.schema import ROOT
 from ablation.errors import UserError, no_such
 from ablation.interrupts import asked_for
 from ablation.program import Parser, check_writable, make_unbreakable
-from ablation.report.evidence import read_record
 from ablation.report.reporting import make_report
 from ablation.runs.record.files import read_json, write_atomically, write_json
+from ablation.runs.record.record import read as read_record
 
 REFERENCE = ROOT / "results" / "reference"
 PICTURES = ROOT / "docs" / "images" / "reference"

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+
+from ablation.report.evidence import run_row
+from ablation.report.studies import Study, studies
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "paper": {"kind": "multistep", "steps": 64_000, "milestones": [0.5, 0.75], "factor": 0.1},
@@ -20,105 +24,69 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 SCHEDULES["paper_warmup"] = SCHEDULES["paper"] | {"warmup_lr": 0.01, "warmup_error": 80.0}
 
-# Final errors in percent (training clean, test), near those of public reproductions.
-TYPICAL = {
-    (20, False): (0.74, 9.7),
-    (32, False): (0.79, 10.0),
-    (44, False): (2.76, 11.6),
-    (56, False): (3.33, 13.0),
-    (110, False): (62.0, 63.0),
-    (20, True): (0.40, 8.6),
-    (32, True): (0.12, 7.7),
-    (44, True): (0.05, 7.3),
-    (56, True): (0.04, 7.0),
-    (110, True): (0.02, 6.6),
-    (1202, True): (0.01, 7.9),
+# Final errors in percent (training clean, test) of plain and residual nets, near those of public reproductions.
+TYPICAL: dict[bool, dict[int, tuple[float, float]]] = {
+    False: {20: (0.74, 9.7), 32: (0.79, 10.0), 44: (2.76, 11.6), 56: (3.33, 13.0), 110: (62.0, 63.0)},
+    True: {20: (0.40, 8.6), 32: (0.12, 7.7), 44: (0.05, 7.3), 56: (0.04, 7.0), 110: (0.02, 6.6), 1202: (0.01, 7.9)},
 }
 
 
 def record(depth: int, residual: bool, seed: int = 0, **changes: Any) -> dict[str, Any]:
     """A record by the paper's recipe; `changes` are keys of `metrics` or paths joined by `__`."""
     schedule = changes.pop("schedule", "paper_warmup" if depth >= 110 else "paper")
-    train, test = TYPICAL.get((depth, residual), (1.0, 10.0))
+    steps = SCHEDULES[schedule]["steps"]
+    train, test = TYPICAL[residual].get(depth, (1.0, 10.0))
     noise = np.random.default_rng([seed, depth, residual]).normal(size=2)
     train, test = train * (1 + 0.05 * noise[0]), test + 0.15 * noise[1]
     shortcut = changes.pop("shortcut", "A")
+    config = {
+        "seed": seed,
+        "selection": "final",
+        "early_stopping": None,
+        "overwrite": False,
+        "results": "/somewhere/results",
+        "model": {"depth": depth, "residual": residual, "width": 16, "init": "he_fan_in"},
+        "shortcut": {"name": shortcut, "_target_": f"ablation.networks.shortcuts.{shortcut}"},
+        "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "weight_decay_scope": "all"},
+        "schedule": {"name": schedule} | SCHEDULES[schedule],
+        "augmentation": {"name": "crop_flip", "padding": 4, "shift": 0.0, "flip": True, "cutout": 0, "policy": None},
+        "data": {"name": "cifar10", "root": "/somewhere", "validation": 0},
+        "trainer": {"name": "fast", "device": "auto", "precision": "auto"},
+        "tracker": {"name": "offline"},
+    }
+    config["data"] |= {"normalization": "pixel_mean", "batch_size": 128}
+    metrics = {"train_error": train, "train_loss": train / 30, "test_error": test, "test_loss": test / 25}
+    metrics |= {"running_train_error": train * 1.5 + 0.3, "running_train_loss": train / 20}
+    metrics |= {"val_error": None, "val_loss": None, "best_test_error": test - 0.2, "best_test_step": 60_000}
+    environment = {"device": "cuda", "device_name": "NVIDIA H200", "precision": "bfloat16", "fused": True}
+    environment |= {"torch": "2.15.0", "git_commit": "a" * 40, "git_dirty": False}
     made: dict[str, Any] = {
         "schema": 1,
         "name": f"{'resnet' if residual else 'plain'}{depth}-seed{seed}",
         "status": "done",
-        "config": {
-            "seed": seed,
-            "selection": "final",
-            "early_stopping": None,
-            "overwrite": False,
-            "results": "/somewhere/results",
-            "model": {"depth": depth, "residual": residual, "width": 16, "init": "he_fan_in"},
-            "shortcut": {"name": shortcut, "_target_": f"ablation.networks.shortcuts.{shortcut}"},
-            "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "weight_decay_scope": "all"},
-            "schedule": {"name": schedule} | SCHEDULES[schedule],
-            "augmentation": {
-                "name": "crop_flip",
-                "padding": 4,
-                "shift": 0.0,
-                "flip": True,
-                "cutout": 0,
-                "policy": None,
-            },
-            "data": {
-                "name": "cifar10",
-                "root": "/somewhere",
-                "validation": 0,
-                "normalization": "pixel_mean",
-                "batch_size": 128,
-            },
-            "trainer": {"name": "fast", "device": "auto", "precision": "auto"},
-            "tracker": {"name": "offline"},
-        },
-        "metrics": {
-            "train_error": train,
-            "train_loss": train / 30,
-            "running_train_error": train * 1.5 + 0.3,
-            "running_train_loss": train / 20,
-            "test_error": test,
-            "test_loss": test / 25,
-            "val_error": None,
-            "val_loss": None,
-            "best_test_error": test - 0.2,
-            "best_test_step": 60_000,
-        },
+        "config": config,
+        "metrics": metrics,
         "parameters": 97_000 * (depth - 2) // 6 - 20_000,
         "seed": seed,
-        "step": SCHEDULES[schedule]["steps"],
-        "epoch": SCHEDULES[schedule]["steps"] / 390.6,
+        "step": steps,
+        "epoch": steps / 390.6,
         "stopped_early": False,
-        "environment": {
-            "device": "cuda",
-            "device_name": "NVIDIA H200",
-            "precision": "bfloat16",
-            "compiled": True,
-            "torch": "2.15.0",
-            "git_commit": "a" * 40,
-            "git_dirty": False,
-        },
+        "environment": environment,
         "data": {"name": "cifar10", "checksum": "c1", "train_size": 50_000, "test_size": 10_000},
-        "timing": {
-            "wall_seconds": 9.0 * depth,
-            "images_per_second": 400_000 / depth,
-            "finished": f"2026-01-0{1 + seed % 9}",
-        },
+        "timing": {"wall_seconds": 9.0 * depth, "images_per_second": 400_000 / depth},
         "layers": layers(depth, residual),
         "confusion": [[9, 1], [2, 8]],
         "weights_sha256": "0" * 64,
     }
+    made["timing"]["finished"] = f"2026-01-0{1 + seed % 9}"
     for key, value in changes.items():
-        place = made["metrics"] if key in made["metrics"] else made
-        *path, last = key.split("__")
+        place = metrics if key in metrics else made
+        *path, last = key.split("__") if key not in metrics else [key]
         for part in path:
             place = place[part]
         place[last] = value
-    made["metrics"]["selected_test_error"] = made["metrics"]["test_error"]
-    identity = json.dumps([made["config"], made["environment"]["precision"]], sort_keys=True)
+    metrics["selected_test_error"] = metrics["test_error"]
+    identity = json.dumps([config, made["environment"]["precision"]], sort_keys=True)
     made["id"] = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return made
 
@@ -177,20 +145,17 @@ def paper_study(seeds: int = 5, depths: Iterable[int] = (20, 32, 44, 56, 110)) -
 
 def digits_quickstart() -> list[dict[str, Any]]:
     """Four records, as `make quickstart` leaves them."""
+    recipe = {"schedule": "onecycle", "config__data__name": "digits", "environment__device_name": "CPU"}
+    recipe |= {"config__augmentation": {"name": "none", "padding": 0, "flip": False}}
+    recipe |= {"environment__precision": "float32"}
     made = []
     for depth, residual, train in ((20, False, 0.07), (56, False, 52.3), (20, True, 0.0), (56, True, 0.0)):
-        made.append(
-            record(
-                depth,
-                residual,
-                schedule="onecycle",
-                config__data__name="digits",
-                config__augmentation={"name": "none", "padding": 0, "flip": False},
-                environment__device_name="CPU",
-                environment__precision="float32",
-                train_error=train,
-                running_train_error=train + 0.4,
-                test_error=train + 2.1,
-            )
-        )
+        errors = {"train_error": train, "running_train_error": train + 0.4, "test_error": train + 2.1}
+        made.append(record(depth, residual, **recipe, **errors))
     return made
+
+
+def study_of(records: Iterable[dict[str, Any]]) -> Study:
+    """The one study that these records make, without the disk."""
+    (study,) = studies(pd.DataFrame([run_row(made, Path(made["name"])) for made in records], dtype=object))
+    return study

@@ -1,71 +1,77 @@
-"""The paper's claims, each with the comparison, rule and threshold that decide it, and the verdicts on records.
+"""The paper's claims as a table, and the verdicts on them from records.
 
 Source: He et al. 2015, Sections 3.3, 4.1 and 4.2; the quoted numbers stand in `paper`, the rules in `rules`. Notable:
 everything that decides is a constant, written down before any record was made. Each claim is tested by itself, without
-a correction for their number. A claim about a number of the paper is only asked of the paper's recipe.
+a correction for their number. A claim about a number of the paper is only asked of runs with the paper's recipe.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from ablation.report import paper
-from ablation.report.rules import (
-    BEST_TEST,
-    GRADIENT,
-    MIN_SEEDS,
-    RESPONSE,
-    TEST,
-    TRAIN,
-    Between,
-    Close,
-    Higher,
-    Metric,
-    NotHigher,
-    Rule,
-    Sample,
-    Verdict,
-)
-from ablation.report.studies import Setting, Study
+from ablation.report.rules import MIN_SEEDS, DifferencesWithin, Higher, MeanWithin, Metric, Rule, Verdict
+from ablation.report.statistics import Values, finite
+from ablation.report.studies import Cell, Setting, Study, network_name
 
-TABLE_6_TOLERANCE = 0.75
-"""Points of test error. Public reproductions with the paper's recipe lie up to 0.7 points from Table 6, on both
-sides.
-"""
-NO_DEGRADATION_MARGIN = 0.5
-"""Points of training error that the deeper residual net may be worse and still not degrade."""
-HARDLY_DIFFERENT = 0.5
-"""Points of training error between plain-20 and plain-32 (another project measured 0.05)."""
-SHORTCUTS_CLOSE = 1.0
-"""Points of test error between options A, B and C; on ImageNet, A and C lie 0.84 apart (Table 3)."""
-CONVERGED = 10.0
-"""Percent of training error below which a net of 110 layers has converged."""
-NOT_VANISHING = 0.1
-"""Least ratio of the gradient in the first third of the layers to that in the last third; vanishing means powers
-of ten.
-"""
+
+def response(cell: Cell) -> Values:
+    """Mean over the layers of the responses' standard deviation, one number a run."""
+    runs = [[layer["response_std"] for layer in layers] for layers in cell.runs["layers"]]
+    runs = [[value for value in run if value is not None] for run in runs]
+    return finite([float(np.mean(run)) for run in runs if run])
+
+
+def gradient_ratio(cell: Cell) -> Values:
+    """Gradient norm of the first third of the layers over the last third's; of start and end the smaller ratio."""
+    ratios = []
+    for layers in cell.runs["layers"]:
+        third = max(1, len(layers) // 3)
+        both = []
+        for key in ("gradient_norm_start", "gradient_norm_end"):
+            norms = [layer[key] for layer in layers]
+            if norms and None not in norms and sum(norms[-third:]) > 0:
+                both.append(sum(norms[:third]) / sum(norms[-third:]))
+        ratios += [min(both)] if both else []
+    return finite(ratios)
+
+
+RUNNING = Metric("running training error", lambda cell: cell.values("metrics.running_train_error"))
+TRAIN = Metric("training error", lambda cell: cell.values("metrics.train_error"), beside=RUNNING)
+TEST = Metric("test error", lambda cell: cell.values("metrics.test_error"))
+BEST_TEST = Metric("test error selected on test", lambda cell: cell.values("metrics.best_test_error"))
+RESPONSE = Metric("response std, mean over layers", response, unit="", decimals=3)
+GRADIENT = Metric("gradient ratio, first to last third", gradient_ratio, unit="", decimals=3)
+
+# Points of test error
+QUOTED_TOLERANCE = 0.75  # public reproductions with the paper's recipe lie up to 0.7 from Table 6, on both sides
+OPTIONS_CLOSE = 1.0  # on ImageNet, options A and C are 0.84 apart (Table 3)
+# Points of training error
+HARDLY_DIFFERENT = 0.5  # in a-martyn's reproduction plain-20 and plain-32 are 0.05 apart
+NO_DEGRADATION = 0.5  # what the deeper residual net may be worse
+CONVERGED = 10.0  # for a net of 110 layers
+# Ratio of gradients
+NOT_VANISHING = 0.1  # a vanishing gradient falls by powers of ten
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One side of a comparison. `shortcut` None: the main one of the setting."""
+    """One network of a comparison. `shortcut` None: the main one of the setting."""
 
-    depth: int
     residual: bool
+    depth: int
     shortcut: str | None = None
 
     @property
     def name(self) -> str:
-        """Such as plain-56 or ResNet-20 (B)."""
-        kind = f"{'ResNet' if self.residual else 'plain'}-{self.depth}"
-        return f"{kind} ({self.shortcut})" if self.shortcut and self.residual else kind
+        return network_name(self.depth, self.residual) + (f" ({self.shortcut})" if self.shortcut else "")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement, where it stands, and what would decide it."""
+    """A statement, where it stands, and what decides it."""
 
     id: str
     statement: str
@@ -74,16 +80,75 @@ class Claim:
     metric: Metric
     test: Rule
     scope: Literal["any", "paper", "notebook"] = "any"
-    """Which recipe it can be asked of: a number of the paper only of the paper's own."""
+    """Which recipe it is asked of: a number of the paper only of the paper's own."""
 
     @property
     def comparison(self) -> str:
-        """Which numbers of which networks."""
         return f"{self.metric.name} of {' and '.join(arm.name for arm in self.arms)}"
 
     def applies(self, setting: Setting) -> bool:
         """Whether the claim may be asked of a setting's recipe."""
         return self.scope == "any" or (setting.from_paper if self.scope == "paper" else setting.notebook)
+
+
+plain, resnet = partial(Arm, False), partial(Arm, True)
+
+
+def near(quoted: paper.Quoted) -> Rule:
+    return MeanWithin(quoted.value - QUOTED_TOLERANCE, quoted.value + QUOTED_TOLERANCE, quoted)
+
+
+FIGURE_6, LEFT, MIDDLE = "Sec. 4.2, Fig. 6", "Sec. 4.2, Fig. 6 (left)", "Sec. 4.2, Fig. 6 (middle), Table 6"
+FIGURE_7, TABLE_3 = "Sec. 4.2, Fig. 7", "Sec. 4.1, Table 3 (ImageNet)"
+HIGHER = Higher()
+
+# fmt: off
+CLAIMS: tuple[Claim, ...] = (
+    # slug, claim, source, networks, metric, rule, scope
+    Claim("degradation-train", "Degradation: plain-56 has a higher training error than plain-20",
+          LEFT, (plain(56), plain(20)), TRAIN, HIGHER),
+    Claim("degradation-test", "Degradation: plain-56 has a higher test error than plain-20",
+          LEFT, (plain(56), plain(20)), TEST, HIGHER),
+    Claim("plain-20-32", "Plain-20 and plain-32 have nearly the same training error: only deeper plain nets degrade",
+          LEFT, (plain(20), plain(32)), TRAIN, DifferencesWithin(-HARDLY_DIFFERENT, HARDLY_DIFFERENT)),
+    Claim("no-degradation", "Shortcuts end degradation: ResNet-56 has no higher training error than ResNet-20",
+          MIDDLE, (resnet(56), resnet(20)), TRAIN, DifferencesWithin(high=NO_DEGRADATION)),
+    Claim("depth-helps-train", "With shortcuts depth helps: ResNet-56 has a lower training error than ResNet-20",
+          MIDDLE, (resnet(20), resnet(56)), TRAIN, HIGHER),
+    Claim("depth-helps-test", "With shortcuts depth helps: ResNet-56 has a lower test error than ResNet-20",
+          MIDDLE, (resnet(20), resnet(56)), TEST, HIGHER),
+    *(Claim(f"residual-beats-plain-{depth}", f"ResNet-{depth} has a lower test error than plain-{depth}",
+            FIGURE_6, (plain(depth), resnet(depth)), TEST, HIGHER) for depth in (20, 32, 44, 56, 110)),
+    *(Claim(f"table-6-{depth}", f"ResNet-{depth} (option A) has a test error of {quoted} %",
+            quoted.source, (resnet(depth, "A"),), TEST, near(quoted), "paper")
+      for depth, quoted in paper.RESIDUAL_TEST_ERROR.items()),
+    Claim("resnet-110-converges", f"ResNet-110 converges if its learning rate is {paper.WARMUP_RATE.value:g} until its "
+          f"training error is below {paper.WARMUP_ERROR.value:g} %",
+          paper.WARMUP_RATE.source, (resnet(110),), TRAIN, MeanWithin(high=CONVERGED), "paper"),
+    Claim("plain-110-fails", f"Plain-110 does not converge: its error stays above {paper.PLAIN_110.value:g} %",
+          paper.PLAIN_110.source, (plain(110),), TRAIN, MeanWithin(low=paper.PLAIN_110.value), "paper"),
+    Claim("depth-110-apart", "Plain-110 has a higher training error than ResNet-110",
+          FIGURE_6, (plain(110), resnet(110)), TRAIN, HIGHER),
+    Claim("1202-trains", f"ResNet-1202 has a training error below {paper.RESIDUAL_1202.value:g} %",
+          paper.RESIDUAL_1202.source, (resnet(1202),), TRAIN, MeanWithin(high=paper.RESIDUAL_1202.value), "paper"),
+    Claim("1202-overfits", "ResNet-1202 has a higher test error than ResNet-110",
+          "Sec. 4.2, Table 6", (resnet(1202), resnet(110)), TEST, HIGHER),
+    *(Claim(f"responses-smaller-{depth}", f"The layers of ResNet-{depth} have smaller responses than plain-{depth}'s",
+            FIGURE_7, (plain(depth), resnet(depth)), RESPONSE, HIGHER) for depth in (20, 56)),
+    *(Claim(f"responses-fall-{shallow}-{deep}",
+            f"The layers of ResNet-{deep} have smaller responses than ResNet-{shallow}'s",
+            FIGURE_7, (resnet(shallow), resnet(deep)), RESPONSE, HIGHER) for shallow, deep in ((20, 56), (56, 110))),
+    Claim("no-vanishing-gradients", "Vanishing gradients are not the cause: before and after training, the first third "
+          f"of plain-56's layers has at least {NOT_VANISHING:g} times the gradient of the last third",
+          "Sec. 4.1", (plain(56),), GRADIENT, MeanWithin(low=NOT_VANISHING)),
+    *(Claim(f"shortcuts-close-{depth}",
+            f"At {depth} layers options A, B and C have nearly the same test error: projections are not essential",
+            TABLE_3, (resnet(depth, "A"), resnet(depth, "B"), resnet(depth, "C")), TEST,
+            DifferencesWithin(-OPTIONS_CLOSE, OPTIONS_CLOSE)) for depth in (20, 56)),
+    Claim("notebook", f"The notebook's ResNet-20 has a test error of {paper.NOTEBOOK} %, selected on the test set",
+          paper.NOTEBOOK.source, (resnet(20, "avgpool"),), BEST_TEST, near(paper.NOTEBOOK), "notebook"),
+)
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -96,13 +161,13 @@ class Finding:
     headline: str
     """The number that decides."""
     details: str
-    """The arms' own numbers."""
+    """The networks' own numbers."""
     numbers: dict[str, Any]
 
     @property
     def evidence(self) -> str:
         """All numbers in words."""
-        return "; ".join(text for text in (self.headline, self.details) if text)
+        return "; ".join(filter(None, (self.headline, self.details)))
 
     @property
     def label(self) -> str:
@@ -112,7 +177,7 @@ class Finding:
         return f"not the paper's recipe: {', '.join(self.setting.deviations)}"
 
     def as_dict(self, study: Study) -> dict[str, Any]:
-        """Everything of it as plain values, for claims.json."""
+        """The finding as plain values, for claims.json."""
         claim = self.claim
         return {
             "id": claim.id,
@@ -131,245 +196,46 @@ class Finding:
         }
 
 
-def examine(claim: Claim, setting: Setting) -> Finding:
-    """The verdict on a claim from the records of one setting."""
-    cells = [setting.cell(arm.depth, arm.residual, arm.shortcut) for arm in claim.arms]
-    found = [cell for cell in cells if cell is not None]
-    samples = [Sample(cell.label, claim.metric.of(cell)) for cell in found]
-    parts = [sample_text(sample, claim.metric) for sample in samples]
-    if claim.metric.beside:
-        beside = [Sample(cell.label, claim.metric.beside.of(cell)) for cell in found]
-        shown = [claim.metric.beside.format(sample.mean) for sample in beside if len(sample.values)]
-        parts += [f"{claim.metric.beside.name} {', '.join(shown)}"] if shown else []
-    lacking = [arm.name for arm, cell in zip(claim.arms, cells, strict=True) if cell is None]
-    lacking += [sample.name for sample in samples if not len(sample.values)]
-    numbers: dict[str, Any] = {"n": {sample.name: len(sample.values) for sample in samples}}
-    numbers["means"] = {sample.name: sample.mean for sample in samples if len(sample.values)}
-    details = "; ".join(parts)
-    if lacking:
-        return Finding(claim, setting, "untested", f"no records of {', '.join(lacking)}", details, numbers)
-    judgement = claim.test.judge(samples, claim.metric)
-    verdict, text = judgement.verdict, judgement.text
-    if min(len(sample.values) for sample in samples) < MIN_SEEDS:
-        verdict, text = "inconclusive", f"{text}; too few seeds, {MIN_SEEDS} are needed"
-    return Finding(claim, setting, verdict, text, details, numbers | judgement.numbers)
-
-
-def sample_text(sample: Sample, metric: Metric) -> str:
-    """Mean, spread and n of one arm."""
-    if not len(sample.values):
-        return f"{sample.name}: no number"
-    spread = f" ± {sample.values.std(ddof=1):.{metric.decimals}f}" if len(sample.values) > 1 else ""
-    return f"{sample.name} {sample.mean:.{metric.decimals}f}{spread}{metric.unit} (n={len(sample.values)})"
-
-
 def study_findings(study: Study) -> list[list[Finding]]:
     """The verdicts in each setting of a study; those that are untested stand once, in the main setting."""
-    main, *others = study.settings
-    found = [findings(main, main=True), *(findings(setting, main=False) for setting in others)]
-    if main.keys["data.name"] in paper.RECIPE["data.name"]:
-        for claim in CLAIMS:
-            if not any(claim.applies(setting) for setting in study.settings):
-                reason = f"no records with the {claim.scope}'s recipe"
-                found[0].append(Finding(claim, main, "untested", reason, "", {}))
-    return found
+    found = [[examine(claim, setting) for claim in CLAIMS if claim.applies(setting)] for setting in study.settings]
+    others = [[finding for finding in part if finding.verdict != "untested"] for part in found[1:]]
+    main = study.settings[0]
+    nowhere = [claim for claim in CLAIMS if not any(claim.applies(setting) for setting in study.settings)]
+    for claim in nowhere if main.keys["data.name"] in paper.RECIPE["data.name"] else ():
+        found[0].append(Finding(claim, main, "untested", f"no records with the {claim.scope}'s recipe", "", {}))
+    return [found[0], *others]
 
 
-def findings(setting: Setting, main: bool) -> list[Finding]:
-    """The verdicts in one setting; what is untested only if it is the main one."""
-    found = [examine(claim, setting) for claim in CLAIMS if claim.applies(setting)]
-    return [finding for finding in found if main or finding.verdict != "untested"]
+def examine(claim: Claim, setting: Setting) -> Finding:
+    """The verdict on a claim from the records of one setting."""
+    metric = claim.metric
+    found = {arm: setting.cell(arm.depth, arm.residual, arm.shortcut) for arm in claim.arms}
+    cells = [cell for cell in found.values() if cell]
+    samples = {cell.label: metric.of(cell) for cell in cells}
+    means = {label: float(values.mean()) for label, values in samples.items() if len(values)}
+    details = [sample_text(label, values, metric) for label, values in samples.items()]
+    if metric.beside:
+        beside = [values.mean() for values in map(metric.beside.of, cells) if len(values)]
+        shown = ", ".join(f"{mean:.{metric.decimals}f}{metric.unit}" for mean in beside)
+        details += [f"{metric.beside.name} {shown}"] if shown else []
+    counts = {label: len(values) for label, values in samples.items()}
+    numbers: dict[str, Any] = {"n": counts, "means": means}
+    lacking = [arm.name for arm, cell in found.items() if not cell] + [label for label in samples if label not in means]
+    verdict: Verdict = "untested"
+    if lacking:
+        text = f"no records of {', '.join(lacking)}"
+    else:
+        verdict, text, judged = claim.test.judge(samples, metric)
+        numbers |= judged
+        if min(counts.values()) < MIN_SEEDS:
+            verdict, text = "inconclusive", f"{text}; too few seeds, {MIN_SEEDS} are needed"
+    return Finding(claim, setting, verdict, text, "; ".join(details), numbers)
 
 
-def plain(depth: int) -> Arm:
-    """The plain net."""
-    return Arm(depth, residual=False)
-
-
-def resnet(depth: int, shortcut: str | None = None) -> Arm:
-    """The residual net."""
-    return Arm(depth, residual=True, shortcut=shortcut)
-
-
-def degradation() -> Iterator[Claim]:
-    """Plain nets train worse when they are deeper."""
-    where = "Sec. 4.2, Fig. 6 (left)"
-    yield Claim(
-        "degradation-train",
-        "Degradation: the plain net of 56 layers has a higher training error than that of 20",
-        where,
-        (plain(56), plain(20)),
-        TRAIN,
-        Higher(),
-    )
-    yield Claim(
-        "degradation-test",
-        "Degradation: plain-56 tests worse than plain-20",
-        where,
-        (plain(56), plain(20)),
-        TEST,
-        Higher(),
-    )
-    yield Claim(
-        "plain-20-32",
-        "Between plain-20 and plain-32 the training error hardly differs: degradation is a matter of the deeper pairs",
-        where,
-        (plain(20), plain(32)),
-        TRAIN,
-        Close(HARDLY_DIFFERENT),
-    )
-
-
-def cure() -> Iterator[Claim]:
-    """Residual nets do not."""
-    where = "Sec. 4.2, Fig. 6 (middle), Table 6"
-    yield Claim(
-        "no-degradation",
-        "With shortcuts degradation is gone: ResNet-56 does not train worse than ResNet-20",
-        where,
-        (resnet(56), resnet(20)),
-        TRAIN,
-        NotHigher(NO_DEGRADATION_MARGIN),
-    )
-    yield Claim(
-        "depth-helps-train", "ResNet-56 trains better than ResNet-20", where, (resnet(20), resnet(56)), TRAIN, Higher()
-    )
-    yield Claim(
-        "depth-helps-test", "ResNet-56 tests better than ResNet-20", where, (resnet(20), resnet(56)), TEST, Higher()
-    )
-    for depth in (20, 32, 44, 56, 110):
-        yield Claim(
-            f"residual-beats-plain-{depth}",
-            f"At {depth} layers the residual net tests better than the plain one",
-            "Sec. 4.2, Fig. 6",
-            (plain(depth), resnet(depth)),
-            TEST,
-            Higher(),
-        )
-
-
-def table_6() -> Iterator[Claim]:
-    """The test errors of Table 6."""
-    for depth, quoted in paper.RESIDUAL_TEST_ERROR.items():
-        low, high = quoted.value - TABLE_6_TOLERANCE, quoted.value + TABLE_6_TOLERANCE
-        yield Claim(
-            f"table-6-{depth}",
-            f"ResNet-{depth} (option A) has a test error of {quoted} %"
-            + (" (mean of 5 runs)" if quoted.runs > 1 else ""),
-            quoted.source,
-            (resnet(depth, "A"),),
-            TEST,
-            Between(low, high, quoted),
-            scope="paper",
-        )
-
-
-def very_deep() -> Iterator[Claim]:
-    """110 and 1202 layers."""
-    stays, near_zero = paper.PLAIN_110_STAYS_ABOVE, paper.RESIDUAL_1202_TRAINS_BELOW
-    yield Claim(
-        "resnet-110-converges",
-        "ResNet-110 converges when it warms up at 0.01 until the training error is below 80 %",
-        "Sec. 4.2",
-        (resnet(110),),
-        TRAIN,
-        Between(-np.inf, CONVERGED),
-        scope="paper",
-    )
-    yield Claim(
-        "plain-110-fails",
-        f"plain-110 does not converge: its error stays above {stays.value:g} %",
-        stays.source,
-        (plain(110),),
-        TRAIN,
-        Between(stays.value, np.inf),
-        scope="paper",
-    )
-    yield Claim(
-        "depth-110-apart",
-        "At 110 layers the plain net has a higher training error than the residual one",
-        "Sec. 4.2, Fig. 6",
-        (plain(110), resnet(110)),
-        TRAIN,
-        Higher(),
-    )
-    yield Claim(
-        "1202-trains",
-        f"ResNet-1202 trains to nearly zero: below {near_zero.value:g} %",
-        near_zero.source,
-        (resnet(1202),),
-        TRAIN,
-        Between(-np.inf, near_zero.value),
-        scope="paper",
-    )
-    yield Claim(
-        "1202-overfits",
-        "ResNet-1202 tests worse than ResNet-110",
-        "Sec. 4.2, Table 6",
-        (resnet(1202), resnet(110)),
-        TEST,
-        Higher(),
-    )
-
-
-def layers() -> Iterator[Claim]:
-    """Responses and gradients, layer by layer."""
-    for depth in (20, 56):
-        yield Claim(
-            f"responses-smaller-{depth}",
-            f"At {depth} layers residual responses are smaller than plain ones",
-            "Sec. 4.2, Fig. 7",
-            (plain(depth), resnet(depth)),
-            RESPONSE,
-            Higher(),
-        )
-    for shallow, deep in ((20, 56), (56, 110)):
-        yield Claim(
-            f"responses-fall-{shallow}-{deep}",
-            f"Residual responses are smaller the deeper the net: ResNet-{deep} below ResNet-{shallow}",
-            "Sec. 4.2, Fig. 7",
-            (resnet(shallow), resnet(deep)),
-            RESPONSE,
-            Higher(),
-        )
-    yield Claim(
-        "no-vanishing-gradients",
-        "Vanishing gradients are not the cause: in plain-56 the first third of the layers gets at least a tenth of the "
-        "gradient of the last third, before and after training",
-        "Sec. 4.1",
-        (plain(56),),
-        GRADIENT,
-        Between(NOT_VANISHING, np.inf),
-    )
-
-
-def options() -> Iterator[Claim]:
-    """Shortcuts A, B and C."""
-    for depth in (20, 56):
-        yield Claim(
-            f"shortcuts-close-{depth}",
-            f"Options A, B and C are close together at {depth} layers: projections are not essential",
-            "Sec. 4.1, Table 3 (ImageNet)",
-            (resnet(depth, "A"), resnet(depth, "B"), resnet(depth, "C")),
-            TEST,
-            Close(SHORTCUTS_CLOSE),
-        )
-
-
-def notebook() -> Iterator[Claim]:
-    """The notebook's own number."""
-    quoted = paper.NOTEBOOK_TEST_ERROR
-    yield Claim(
-        "notebook",
-        "The notebook's ResNet-20 reaches 91.0 % test accuracy, selected on the test set",
-        quoted.source,
-        (resnet(20, "avgpool"),),
-        BEST_TEST,
-        Between(quoted.value - TABLE_6_TOLERANCE, quoted.value + TABLE_6_TOLERANCE, quoted),
-        scope="notebook",
-    )
-
-
-CLAIMS: tuple[Claim, ...] = tuple(
-    claim for group in (degradation, cure, table_6, very_deep, layers, options, notebook) for claim in group()
-)
+def sample_text(label: str, values: Values, metric: Metric) -> str:
+    """Mean, spread and n of one network."""
+    if not len(values):
+        return f"{label}: no number"
+    spread = f" ± {values.std(ddof=1):.{metric.decimals}f}" if len(values) > 1 else ""
+    return f"{label} {values.mean():.{metric.decimals}f}{spread}{metric.unit} (n={len(values)})"

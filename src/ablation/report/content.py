@@ -8,9 +8,9 @@ import pandas as pd
 
 from ablation.report import paper
 from ablation.report.claims import Finding, study_findings
-from ablation.report.evidence import Evidence, now
+from ablation.report.evidence import Evidence, missing, now
 from ablation.report.rules import MIN_SEEDS, VERDICTS
-from ablation.report.studies import Setting, Study, missing, studies
+from ablation.report.studies import Setting, Study, studies
 from ablation.report.tables import ablation_tables, main_table
 
 MOST_FIGURES = 4

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from ablation.errors import UserError
+from ablation.report.evidence import missing
 
 GROUPS = ("model", "shortcut", "optimizer", "schedule", "augmentation", "data", "trainer", "tracker")
 
@@ -18,29 +18,25 @@ def select(runs: pd.DataFrame, filters: Iterable[str]) -> pd.DataFrame:
     A group's name stands for its member (data=cifar10), model for the network (model=plain20), study for the folder;
     other keys are the config's or the record's. Raises UserError for a key or value that no run has.
     """
-    for key, value in (text.split("=", 1) for text in filters):
+    for key, text in (given.split("=", 1) for given in filters):
         column = column_of(key, runs)
-        wanted = [parse(part) for part in value.split(",")]
-        matches = runs[column].map(partial(is_one_of, wanted))
-        if not matches.any():
-            present = sorted({shown(v) for v in runs[column]})
+        wanted = [parse(part) for part in text.split(",")]
+        # In Python true is 1; in a filter it is not.
+        matches = [any(v == w and isinstance(v, bool) == isinstance(w, bool) for w in wanted) for v in runs[column]]
+        if not any(matches):
+            present = sorted({shown(value) for value in runs[column]})
             more = f" and {len(present) - 12} more" if len(present) > 12 else ""
-            raise UserError(key, value, f"no run has it; there are {', '.join(present[:12])}{more}")
+            raise UserError(key, text, f"no run has it; there are {', '.join(present[:12])}{more}")
         runs = runs[matches]
     return runs
 
 
-def is_one_of(wanted: list[Any], value: Any) -> bool:
-    """Whether `value` is wanted; true is not 1 here, as it is in Python."""
-    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in wanted)
-
-
 def column_of(key: str, runs: pd.DataFrame) -> str:
     """The column that a filter's key means."""
-    names = {"model": "network", "study": "study"} | {group: f"config.{group}.name" for group in GROUPS[1:]}
-    for column in (names.get(key), f"config.{key}", key):
-        if column in runs and not runs[column].map(lambda v: isinstance(v, list | dict)).any():
-            return str(column)
+    names = {group: f"config.{group}.name" for group in GROUPS} | {"model": "network"}
+    for column in (names.get(key, ""), f"config.{key}", key):
+        if column in runs and not isinstance(runs[column].iloc[0], list | dict):
+            return column
     keys = sorted(name.removeprefix("config.") for name in map(str, runs.columns) if name.startswith("config."))
     raise UserError("filter", key, f"no such key; use study, {', '.join(GROUPS)} or one of {', '.join(keys)}")
 
@@ -55,6 +51,6 @@ def parse(text: str) -> Any:
 
 def shown(value: Any) -> str:
     """A value as one would type it in a filter."""
-    if value is None or value != value:
+    if missing(value):
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)

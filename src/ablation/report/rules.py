@@ -1,30 +1,29 @@
-"""The decision rules behind the claims, and the numbers of a run that they decide on.
+"""The rules that decide claims; their constants are fixed, and they see numbers only.
 
 A difference in a stated direction takes an exact one-sided permutation test and a bootstrap interval that excludes
-zero; closeness takes an interval that lies inside the margin, and is contradicted by one that lies outside. Notable:
-the rules know samples only, neither records nor claims, and their constants are fixed.
+zero. A mean or a difference within bounds takes an interval inside them; an interval outside contradicts.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
 from ablation.report import paper
-from ablation.report.statistics import CONFIDENCE, Values, difference_interval, mean_interval, permutation_p
+from ablation.report.statistics import CONFIDENCE, Interval, Values, difference_interval, mean_interval, permutation_p
 from ablation.report.studies import Cell
 
 Verdict = Literal["reproduced", "contradicted", "inconclusive", "untested"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "untested")
+Samples = Mapping[str, Values]
+"""A metric's values, one a run, by the label of the network's cell."""
+Judgement = tuple[Verdict, str, dict[str, Any]]
+"""Verdict, the numbers that decide in words, and as plain values."""
 
-ALPHA = 0.05
-"""Level of the one-sided permutation test: 3 against 3 seeds, fully apart, just reach it (1/20); 5 against 5 reach
-1/252.
-"""
-MIN_SEEDS = 3
-"""Fewer runs on a side are shown and never decide."""
+ALPHA = 0.05  # 3 against 3 seeds, fully apart, just reach it (1/20); 5 against 5 reach 1/252
+MIN_SEEDS = 3  # with fewer runs on a side the numbers are shown, and the claim is inconclusive
 
 
 @dataclass(frozen=True)
@@ -38,212 +37,92 @@ class Metric:
     beside: "Metric | None" = None
     """Shown with it, never tested."""
 
-    def format(self, value: float) -> str:
-        """With decimals and unit."""
-        return f"{value:.{self.decimals}f}{self.unit}"
-
-
-def response(cell: Cell) -> Values:
-    """Mean over the layers of the responses' standard deviation, one number a run."""
-    runs = [
-        [layer["response_std"] for layer in layers if layer["response_std"] is not None] for layers in layers_of(cell)
-    ]
-    return finite([float(np.mean(values)) for values in runs if values])
-
-
-def gradient_ratio(cell: Cell) -> Values:
-    """Mean gradient norm of the first third of the layers over that of the last third, at the start or the end:
-    the lower.
-    """
-    ratios = []
-    for layers in layers_of(cell):
-        third = max(1, len(layers) // 3)
-        both = []
-        for key in ("gradient_norm_start", "gradient_norm_end"):
-            norms = [layer[key] for layer in layers]
-            if norms and None not in norms and sum(norms[-third:]) > 0:
-                both.append(sum(norms[:third]) / sum(norms[-third:]))
-        if both:
-            ratios.append(min(both))
-    return finite(ratios)
-
-
-def layers_of(cell: Cell) -> list[list[dict[str, Any]]]:
-    """The layers' measurements, a list a run."""
-    return list(cell.runs["layers"])
-
-
-def finite(values: list[float]) -> Values:
-    """The numbers among them, as an array."""
-    numbers = np.array(values, dtype=float)
-    return numbers[np.isfinite(numbers)]
-
-
-RUNNING = Metric("running training error", lambda cell: cell.values("metrics.running_train_error"))
-TRAIN = Metric("training error", lambda cell: cell.values("metrics.train_error"), beside=RUNNING)
-TEST = Metric("test error", lambda cell: cell.values("metrics.test_error"))
-BEST_TEST = Metric("test error selected on test", lambda cell: cell.values("metrics.best_test_error"))
-RESPONSE = Metric("response std, mean over layers", response, unit="", decimals=3)
-GRADIENT = Metric("gradient ratio, first to last third", gradient_ratio, unit="", decimals=3)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The runs of one arm."""
-
-    name: str
-    values: Values
-
-    @property
-    def mean(self) -> float:
-        """Of all its runs."""
-        return float(self.values.mean())
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What a test makes of its samples."""
-
-    verdict: Verdict
-    text: str
-    numbers: dict[str, Any] = field(default_factory=dict)
-
-
-class Rule(Protocol):
-    """A decision rule with its constants."""
-
-    @property
-    def rule(self) -> str:
-        """The statistic and its test, in words."""
-
-    @property
-    def threshold(self) -> str:
-        """What decides, in words."""
-
-    def judge(self, samples: list[Sample], metric: Metric) -> Judgement:
-        """The verdict on one sample an arm, in the claim's order."""
-
 
 @dataclass(frozen=True)
 class Higher:
-    """The first arm's mean lies above the second's."""
+    """The first mean lies above the second."""
 
     rule = "one-sided permutation test of the difference of means, and its bootstrap interval"
     threshold = f"p <= {ALPHA:g} and the {CONFIDENCE:.0%} interval excludes zero"
 
-    def judge(self, samples: list[Sample], metric: Metric) -> Judgement:
-        """See Rule."""
-        first, second = samples
-        interval = difference_interval(first.values, second.values)
-        p = permutation_p(first.values, second.values)
-        against = permutation_p(second.values, first.values)
+    def judge(self, samples: Samples, metric: Metric) -> Judgement:
+        first, second = samples.values()
+        difference, interval, text = compare(samples, metric, *samples)
+        p = permutation_p(first, second)
         verdict: Verdict = "inconclusive"
         if interval and p <= ALPHA and interval[0] > 0:
             verdict = "reproduced"
-        elif interval and against <= ALPHA and interval[1] < 0:
+        elif interval and permutation_p(second, first) <= ALPHA and interval[1] < 0:
             verdict = "contradicted"
-        text = f"{difference_text(first, second, interval, metric)}, p = {p:.2g}"
-        return Judgement(verdict, text, {"difference": first.mean - second.mean, "interval": interval, "p": p})
+        return verdict, f"{text}, p = {p:.2g}", {"difference": difference, "interval": interval, "p": p}
 
 
 @dataclass(frozen=True)
-class NotHigher:
-    """The first arm's mean lies above the second's by less than a margin, if at all."""
+class Within:
+    """A number lies between two bounds: its interval inside reproduces it, outside contradicts it."""
 
-    margin: float
-    rule = "bootstrap interval of the difference of means"
-
-    @property
-    def threshold(self) -> str:
-        """See Rule."""
-        return f"the {CONFIDENCE:.0%} interval lies below {self.margin:+g}; contradicted where it lies above"
-
-    def judge(self, samples: list[Sample], metric: Metric) -> Judgement:
-        """See Rule."""
-        first, second = samples
-        interval = difference_interval(first.values, second.values)
-        text = difference_text(first, second, interval, metric)
-        numbers = {"difference": first.mean - second.mean, "interval": interval, "margin": self.margin}
-        return Judgement(side(interval, -np.inf, self.margin), text, numbers)
-
-
-@dataclass(frozen=True)
-class Close:
-    """Every two arms' means lie within a margin of each other."""
-
-    margin: float
-    rule = "bootstrap interval of each difference of means"
-
-    @property
-    def threshold(self) -> str:
-        """See Rule."""
-        return f"every {CONFIDENCE:.0%} interval lies within ±{self.margin:g}; contradicted where one lies outside"
-
-    def judge(self, samples: list[Sample], metric: Metric) -> Judgement:
-        """See Rule."""
-        verdicts, texts, pairs = [], [], []
-        for first, second in combinations(samples, 2):
-            interval = difference_interval(first.values, second.values)
-            verdicts.append(side(interval, -self.margin, self.margin))
-            texts.append(difference_text(first, second, interval, metric))
-            pairs.append(
-                {"pair": [first.name, second.name], "difference": first.mean - second.mean, "interval": interval}
-            )
-        verdict: Verdict = "contradicted" if "contradicted" in verdicts else "reproduced"
-        if verdict == "reproduced" and "inconclusive" in verdicts:
-            verdict = "inconclusive"
-        return Judgement(verdict, "; ".join(texts), {"pairs": pairs, "margin": self.margin})
-
-
-@dataclass(frozen=True)
-class Between:
-    """One arm's mean lies between two bounds."""
-
-    low: float
-    high: float
+    low: float = -np.inf
+    high: float = np.inf
     quoted: paper.Quoted | None = None
-    """The number in the middle, where there is one."""
-    rule = "bootstrap interval of the mean"
+    """The published number in the middle, where there is one."""
 
     @property
     def threshold(self) -> str:
-        """See Rule."""
-        if self.quoted:
-            where = f"within {self.quoted.value:g} ± {self.high - self.quoted.value:g}"
-        else:
-            where = f"below {self.high:g}" if np.isinf(self.low) else f"above {self.low:g}"
+        bounds = ((self.low, f"above {self.low:g}"), (self.high, f"below {self.high:g}"))
+        where = " and ".join(text for bound, text in bounds if np.isfinite(bound))
         return f"the {CONFIDENCE:.0%} interval lies {where}; contradicted where it lies outside"
 
-    def judge(self, samples: list[Sample], metric: Metric) -> Judgement:
-        """See Rule."""
-        (only,) = samples
-        interval = mean_interval(only.values)
-        numbers: dict[str, Any] = {"mean": only.mean, "interval": interval}
-        text = f"mean {metric.format(only.mean)}{interval_text(interval, metric, sign='')}"
+    def verdict(self, interval: Interval) -> Verdict:
+        if interval and self.low < interval[0] and interval[1] < self.high:
+            return "reproduced"
+        return "contradicted" if interval and (interval[0] > self.high or interval[1] < self.low) else "inconclusive"
+
+
+class MeanWithin(Within):
+    """The only mean lies within the bounds."""
+
+    rule = "bootstrap interval of the mean"
+
+    def judge(self, samples: Samples, metric: Metric) -> Judgement:
+        (values,) = samples.values()
+        mean, interval, form = float(values.mean()), mean_interval(values), f".{metric.decimals}f"
+        numbers: dict[str, Any] = {"mean": mean, "interval": interval}
+        text = f"mean {mean:{form}}{metric.unit}{interval_text(interval, form)}"
         if self.quoted:
-            numbers |= {"quoted": self.quoted.value, "difference": only.mean - self.quoted.value}
-            text += f"; quoted {self.quoted}, difference {only.mean - self.quoted.value:+.2f}"
-        return Judgement(side(interval, self.low, self.high), text, numbers)
+            numbers |= {"quoted": self.quoted.value, "difference": mean - self.quoted.value}
+            text += f"; quoted {self.quoted}, difference {mean - self.quoted.value:+.2f}"
+        return self.verdict(interval), text, numbers
 
 
-def side(interval: tuple[float, float] | None, low: float, high: float) -> Verdict:
-    """Where an interval lies: inside the bounds, outside them, or across one."""
-    if interval is None:
-        return "inconclusive"
-    if low < interval[0] and interval[1] < high:
-        return "reproduced"
-    return "contradicted" if interval[0] > high or interval[1] < low else "inconclusive"
+class DifferencesWithin(Within):
+    """The difference of every two means, the first less the second, lies within the bounds."""
+
+    rule = "bootstrap interval of each difference of means"
+
+    def judge(self, samples: Samples, metric: Metric) -> Judgement:
+        pairs, texts, verdicts = [], [], []
+        for first, second in combinations(samples, 2):
+            difference, interval, text = compare(samples, metric, first, second)
+            pairs.append({"pair": [first, second], "difference": difference, "interval": interval})
+            texts.append(text)
+            verdicts.append(self.verdict(interval))
+        worst = next(verdict for verdict in ("contradicted", "inconclusive", "reproduced") if verdict in verdicts)
+        numbers = (pairs[0] if len(pairs) == 1 else {}) | {"pairs": pairs, "margin": self.high}
+        return worst, "; ".join(texts), numbers
 
 
-def difference_text(first: Sample, second: Sample, interval: tuple[float, float] | None, metric: Metric) -> str:
-    """The difference of means with its interval."""
-    shown = format(round(first.mean - second.mean, metric.decimals) or 0.0, f"+.{metric.decimals}f")  # never -0.00
-    return f"{first.name} minus {second.name}: {shown}{interval_text(interval, metric, sign='+')}"
+Rule = Higher | MeanWithin | DifferencesWithin
+"""`rule` and `threshold` say in words what is tested and what decides; `judge` takes one sample for each network."""
 
 
-def interval_text(interval: tuple[float, float] | None, metric: Metric, sign: str) -> str:
+def compare(samples: Samples, metric: Metric, first: str, second: str) -> tuple[float, Interval, str]:
+    """The difference of two samples' means, its interval, and both in words."""
+    difference = float(samples[first].mean()) - float(samples[second].mean())
+    interval, form = difference_interval(samples[first], samples[second]), f"+.{metric.decimals}f"
+    shown = format(round(difference, metric.decimals) or 0.0, form)  # never -0.00
+    return difference, interval, f"{first} minus {second}: {shown}{interval_text(interval, form)}"
+
+
+def interval_text(interval: Interval, form: str) -> str:
     """The interval in brackets; nothing if there is none."""
-    if interval is None:
-        return ""
-    low, high = (format(bound, f"{sign}.{metric.decimals}f") for bound in interval)
-    return f" [{low}, {high}]"
+    return f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else ""

@@ -1,62 +1,82 @@
-"""Sorts runs into studies, settings and cells, so that only equals are averaged and only one thing at a time is
-compared.
+"""Sorts runs into studies, settings and cells, so that only seeds are averaged and only one change is compared.
 
-A *cell* holds the seeds of one network under one setting: equal in the whole config but the seed and what only steers
-the execution (device, tracker, paths, progress), and in hardware, precision and data. A *setting* holds the cells
-that differ in nothing but depth, residual or plain, and shortcut. A *study* is a folder of results/reference, or all
-other runs on one data set. Notable: seeds of one cell that ran at different commits are averaged, and the mix is
-noted; splitting by commit would leave no study that outlives a commit. Everything else that differs keeps its own
-cell.
+A *cell* holds the seeds of one network: runs with the same `evidence.cell_keys`. A *setting* holds the cells that
+differ in nothing but depth, residual or plain, and shortcut. A *study* is a folder of results/reference, or all other
+runs on one data set. Notable: seeds of one cell that ran at different commits are averaged, with a note; if a commit
+split them, no study would outlive one.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ablation.report import paper
-from ablation.report.statistics import Values
-
-EXECUTION_ONLY = ("seed", "overwrite", "results", "data.root", "trainer.", "tracker.")
-"""Config keys that do not define a result (a dot at the end: the whole group); precision is taken from the
-environment.
-"""
-ALSO_DEFINING = ("environment.device_name", "environment.precision", "data.checksum")
-PAPER_SCHEDULES = ("paper", "paper_warmup")
-"""One setting: the paper trains its nets of 110 layers and more with a warm-up and the others without (Section 4.2)."""
+from ablation.report.evidence import missing
+from ablation.report.statistics import Values, finite
 
 Keys = dict[str, Any]
+
+MACHINE = ("environment.device_name", "environment.precision", "data.checksum")
+"""Keys that keep runs apart and stand in no configuration."""
+
+
+def network_name(depth: int, residual: bool) -> str:
+    """Such as plain-56 or ResNet-20."""
+    return f"{'ResNet' if residual else 'plain'}-{depth}"
 
 
 @dataclass(frozen=True)
 class Cell:
     """The runs of one network in one setting; nothing else is ever averaged."""
 
-    label: str
-    depth: int
-    residual: bool
-    shortcut: str
-    """Empty for a plain net."""
-    standard: bool
-    """The setting's main shortcut and the schedule that the depth asks for: the cell that a figure shows."""
-    expected_schedule: bool
     keys: Keys
     runs: pd.DataFrame
+    unusual_shortcut: str = ""
+    """What to call its shortcut if it is not the setting's main one."""
+
+    @property
+    def label(self) -> str:
+        """Such as plain-56, ResNet-20 (B) or ResNet-110 (paper schedule)."""
+        schedule = "" if self.expected_schedule else f"{self.keys['schedule.name']} schedule"
+        remarks = ", ".join(filter(None, (self.unusual_shortcut, schedule)))
+        return network_name(self.depth, self.residual) + (f" ({remarks})" if remarks else "")
+
+    @property
+    def standard(self) -> bool:
+        """Whether it has the setting's main shortcut and the schedule for its depth: such cells are in the figures."""
+        return self.expected_schedule and not self.unusual_shortcut
+
+    @property
+    def depth(self) -> int:
+        return int(self.keys["model.depth"])
+
+    @property
+    def residual(self) -> bool:
+        return bool(self.keys["model.residual"])
+
+    @property
+    def shortcut(self) -> str:
+        """Empty for a plain net."""
+        return str(self.keys.get("shortcut.name", ""))
+
+    @property
+    def expected_schedule(self) -> bool:
+        """Whether it warms up if and only if it is as deep as the paper asks; true for every other schedule."""
+        warms_up, is_deep = "schedule.warmup_lr" in self.keys, self.depth >= paper.WARMUP_DEPTH
+        return warms_up == is_deep or self.keys["schedule.name"] not in paper.SCHEDULES
 
     @property
     def seeds(self) -> list[int]:
-        """In ascending order."""
         return sorted(int(seed) for seed in self.runs["config.seed"])
 
     def values(self, column: str) -> Values:
         """The finite numbers of a column, one a run."""
-        if column not in self.runs:
-            return np.array([])
-        numbers = pd.to_numeric(self.runs[column], errors="coerce").to_numpy(dtype=float)
-        return numbers[np.isfinite(numbers)]
+        return finite(self.runs.get(column, []))
 
 
 @dataclass(frozen=True)
@@ -66,30 +86,35 @@ class Setting:
     title: str
     keys: Keys
     cells: tuple[Cell, ...]
-    deviations: tuple[str, ...]
-    """Where the recipe is not the paper's; empty if it is."""
-    notebook: bool
-    """Whether the recipe is the notebook's."""
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """Where the recipe is not the paper's, as key=value; empty if it is."""
+        return tuple(deviations_from(paper.RECIPE, self.keys))
 
     @property
     def from_paper(self) -> bool:
-        """Whether the recipe is the paper's."""
         return not self.deviations
 
     @property
+    def notebook(self) -> bool:
+        return not deviations_from(paper.NOTEBOOK_RECIPE, self.keys)
+
+    @property
     def selected_on_test(self) -> bool:
-        """Whether the run's own result was chosen by its test error."""
         return self.keys.get("selection") == "best_test"
 
     def cell(self, depth: int, residual: bool, shortcut: str | None = None) -> Cell | None:
-        """The cell of a network, of several (a variant of a shortcut) the one with the most runs; None if there is
-        none.
+        """The cell of a network, with the main shortcut unless one is named; None if there is none.
+
+        Of several variants of the named shortcut the one with the most runs.
         """
-        fitting = [cell for cell in self.cells if (cell.depth, cell.residual) == (depth, residual)]
-        if shortcut is None or not residual:
-            fitting = [cell for cell in fitting if cell.standard]
-        else:
-            fitting = [cell for cell in fitting if cell.shortcut == shortcut and cell.expected_schedule]
+        fitting = [
+            cell
+            for cell in self.cells
+            if (cell.depth, cell.residual) == (depth, residual)
+            and (cell.standard if shortcut is None else cell.shortcut == shortcut and cell.expected_schedule)
+        ]
         return max(fitting, key=lambda cell: len(cell.runs), default=None)
 
 
@@ -110,135 +135,82 @@ def studies(runs: pd.DataFrame) -> list[Study]:
     """All studies, the committed ones first."""
     if runs.empty:
         return []
-    runs = with_keys(runs)
-    groups = [(str(name), str(data), group) for (name, data), group in runs.groupby(["study", "config.data.name"])]
-    named = [name for name, _, _ in groups]
-    built = []
-    for name, data, group in groups:
-        # A folder that mixes data sets still gets a section for each.
-        label = (name if named.count(name) == 1 else f"{name}-{data}") if name else f"runs-{data}"
+    # Runs in no committed study have an empty name, and come last.
+    groups = sorted(runs.groupby(["study", "config.data.name"]), key=lambda pair: pair[0][0] == "")
+    folders = Counter(name for (name, _), _ in groups)
+    found = []
+    for (name, data), group in groups:
+        # A folder that mixes data sets gets a section for each.
+        label = (name if folders[name] == 1 else f"{name}-{data}") if name else f"runs-{data}"
         title = f"Reference study {label}" if name else f"Your runs on {data}"
-        found = settings(group)
-        built.append(Study(label, title, found, tuple(notes(found))))
-    return sorted(built, key=lambda study: (study.name.startswith("runs-"), study.name))
-
-
-def with_keys(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with what defines their cell and setting (columns `cell_keys`, `cell`, `setting_keys`, `setting`)."""
-    columns = [column for column in map(str, runs.columns) if column in ALSO_DEFINING or defining(column)]
-    cells = [defining_keys(dict(zip(columns, row, strict=True))) for row in runs[columns].itertuples(index=False)]
-    keys = [setting_keys(cell) for cell in cells]
-    return runs.assign(
-        cell_keys=pd.Series(cells, index=runs.index, dtype=object),
-        cell=[json.dumps(cell, sort_keys=True) for cell in cells],
-        setting_keys=pd.Series(keys, index=runs.index, dtype=object),
-        setting=[json.dumps(key, sort_keys=True) for key in keys],
-    )
-
-
-def defining(column: str) -> bool:
-    """Whether a column is a config key that defines a result."""
-    key = column.removeprefix("config.")
-    return column.startswith("config.") and not any(
-        key == e or (e[-1] == "." and key.startswith(e)) for e in EXECUTION_ONLY
-    )
-
-
-def defining_keys(record: Mapping[str, Any]) -> Keys:
-    """A record's keys that define its result; null and absent are one, and so are a plain net's shortcuts."""
-    plain = record["config.model.residual"] is False
-    return {
-        key.removeprefix("config."): value
-        for key, value in record.items()
-        if not missing(value) and not (plain and key.startswith("config.shortcut."))
-    }
-
-
-def setting_keys(cell: Keys) -> Keys:
-    """What all cells of a setting share."""
-    keys = {
-        k: v for k, v in cell.items() if k not in ("model.depth", "model.residual") and not k.startswith("shortcut.")
-    }
-    if keys["schedule.name"] in PAPER_SCHEDULES:
-        keys = {k: v for k, v in keys.items() if not k.startswith("schedule.warmup_")} | {"schedule.name": "paper"}
-    return keys
-
-
-def missing(value: Any) -> bool:
-    """Null, absent or not a number."""
-    return value is None or (isinstance(value, float) and value != value)
+        parts = settings(group)
+        found.append(Study(str(label), title, parts, tuple(notes(parts))))
+    return found
 
 
 def settings(runs: pd.DataFrame) -> tuple[Setting, ...]:
     """The settings of a study, the one with the most runs first."""
-    groups = sorted((group for _, group in runs.groupby("setting")), key=len, reverse=True)
+    keys = [setting_keys(cell) for cell in runs["cell_keys"]]
+    groups = runs.groupby([json.dumps(one, sort_keys=True) for one in keys])
     found: list[Setting] = []
-    for group in groups:
-        keys = group["setting_keys"].iloc[0]
-        twins = [s for s in found if s.title.split(" · only here: ")[0] == title_of(keys)]
-        # Two settings with one title differ in some key that the title does not show: then it must.
-        extra = f" · only here: {', '.join(differences(twins[0].keys, keys))}" if twins else ""
-        deviations = tuple(deviations_from(paper.RECIPE, keys))
-        notebook = not list(deviations_from(paper.NOTEBOOK_RECIPE, keys))
-        found.append(Setting(title_of(keys) + extra, keys, tuple(cells(group)), deviations, notebook))
+    for _, group in sorted(groups, key=lambda pair: len(pair[1]), reverse=True):
+        own = setting_keys(group["cell_keys"].iloc[0])
+        title = title_of(own)
+        same = next((setting for setting in found if title_of(setting.keys) == title), None)
+        # The title does not show every key: where two would be the same, it names those that differ.
+        extra = f" · only here: {', '.join(differences(same.keys, own))}" if same else ""
+        found.append(Setting(title + extra, own, tuple(cells(group))))
     return tuple(found)
 
 
+def setting_keys(cell: Keys) -> Keys:
+    """What all cells of a setting share."""
+    keys = {k: v for k, v in cell.items() if not k.startswith(("model.depth", "model.residual", "shortcut."))}
+    if keys["schedule.name"] in paper.SCHEDULES:
+        keys = {k: v for k, v in keys.items() if not k.startswith("schedule.warmup_")} | {"schedule.name": "paper"}
+    return keys
+
+
 def title_of(keys: Keys) -> str:
-    """One line that tells settings apart in nearly all cases."""
-    rate = f" lr {keys['optimizer.lr']:g}" if isinstance(keys.get("optimizer.lr"), int | float) else ""
-    parts = [
+    """One line that names what usually differs between settings."""
+    rate, batch = keys.get("optimizer.lr"), keys.get("data.batch_size")
+    parts = (
         keys["data.name"],
-        f"{keys['optimizer.name']}{rate}",
+        f"{keys['optimizer.name']} lr {rate:g}" if rate is not None else keys["optimizer.name"],
         f"{keys['schedule.name']} schedule, {keys['schedule.steps']:,} steps",
         keys["augmentation.name"],
-    ]
-    if "data.batch_size" in keys:
-        parts.append(f"batch {keys['data.batch_size']}")
-    parts += [str(keys[key]) for key in ("environment.precision", "environment.device_name") if key in keys]
-    return " · ".join(parts)
+        f"batch {batch}" if batch else "",
+        *(keys.get(key, "") for key in ("environment.precision", "environment.device_name")),
+    )
+    return " · ".join(filter(None, parts))
 
 
-def deviations_from(recipe: Mapping[str, tuple[Any, ...]], keys: Keys) -> Iterator[str]:
-    """Each key in which a setting is not as the recipe says."""
+def deviations_from(recipe: Mapping[str, tuple[Any, ...]], keys: Keys) -> list[str]:
+    """Each key in which a setting is not as the recipe says, as key=value."""
     other = [key for key, allowed in recipe.items() if keys.get(key) not in allowed]
-    for key in other:
-        # Another member of a group has other keys: its name says enough, and its length.
-        if key.endswith((".name", ".steps")) or f"{key.split('.')[0]}.name" not in other:
-            yield f"{key}={keys.get(key, 'null')}"
-    if recipe is paper.RECIPE and "early_stopping" in keys:
-        yield f"early_stopping={keys['early_stopping']}"
+    # Another member of a group has other keys: its name says enough, and its length.
+    named = [key for key in other if key.endswith((".name", ".steps")) or f"{key.split('.')[0]}.name" not in other]
+    return [f"{key}={keys.get(key, 'null')}" for key in named]
+
+
+def differing(first: Keys, second: Keys) -> list[str]:
+    """The keys in which two sets of keys differ, in alphabetical order."""
+    return [key for key in sorted(first | second) if first.get(key) != second.get(key)]
 
 
 def differences(first: Keys, second: Keys) -> list[str]:
-    """The keys of `second` that are not as in `first`."""
-    keys = [key for key in sorted(first | second) if first.get(key) != second.get(key)]
-    return [f"{key}={second.get(key, 'null')}" for key in keys]
+    """What `second` has where it is not as `first`, as key=value."""
+    return [f"{key}={second.get(key, 'null')}" for key in differing(first, second)]
 
 
-def cells(runs: pd.DataFrame) -> Iterable[Cell]:
+def cells(runs: pd.DataFrame) -> list[Cell]:
     """The cells of one setting: plain before residual, then by depth, standard ones first."""
-    main = main_shortcut(runs)
+    main = main_shortcut(runs["cell_keys"])
     built = []
     for _, group in runs.groupby("cell"):
         keys = group["cell_keys"].iloc[0]
-        depth, residual = keys["model.depth"], keys["model.residual"]
-        expected = schedule_fits(keys)
-        usual = not residual or shortcut_of(keys) == main
-        shortcut = str(keys.get("shortcut.name", "")) if residual else ""
-        remarks = [] if usual else [shortcut_label(keys, main)]
-        remarks += [] if expected else [f"{keys['schedule.name']} schedule"]
-        label = f"{'ResNet' if residual else 'plain'}-{depth}" + (f" ({', '.join(remarks)})" if remarks else "")
-        group = group.sort_values("config.seed")
-        built.append(Cell(label, depth, residual, shortcut, usual and expected, expected, keys, group))
+        built.append(Cell(keys, group.sort_values("config.seed"), unusual_shortcut(keys, main)))
     return sorted(built, key=lambda cell: (cell.residual, cell.depth, not cell.standard, cell.label))
-
-
-def schedule_fits(keys: Keys) -> bool:
-    """Whether a net under the paper's schedule warms up if and only if it is as deep as the paper asks."""
-    if keys["schedule.name"] not in PAPER_SCHEDULES:
-        return True
-    return ("schedule.warmup_lr" in keys) == (keys["model.depth"] >= paper.WARMUP_DEPTH)
 
 
 def shortcut_of(keys: Keys) -> Keys:
@@ -246,52 +218,44 @@ def shortcut_of(keys: Keys) -> Keys:
     return {key: value for key, value in keys.items() if key.startswith("shortcut.")}
 
 
-def main_shortcut(runs: pd.DataFrame) -> Keys:
+def main_shortcut(every_run: Iterable[Keys]) -> Keys:
     """The paper's A if there is one, as conf/shortcut/A.yaml has it; else the shortcut with the most runs."""
-    found = [shortcut_of(keys) for keys in runs["cell_keys"] if keys["model.residual"]]
-    order = [json.dumps(shortcut, sort_keys=True) for shortcut in found]
+    texts = [json.dumps(shortcut_of(keys), sort_keys=True) for keys in every_run if keys["model.residual"]]
+    found = [(json.loads(text), count) for text, count in Counter(texts).items()]
 
-    def rank(i: int) -> tuple[bool, bool, int]:
-        return (
-            found[i].get("shortcut.name") == "A",
-            found[i].get("shortcut.zeros", "end") == "end",
-            order.count(order[i]),
-        )
+    def rank(pair: tuple[Keys, int]) -> tuple[bool, bool, int]:
+        shortcut, count = pair
+        return shortcut.get("shortcut.name") == "A", shortcut.get("shortcut.zeros", "end") == "end", count
 
-    best = max(range(len(found)), key=rank, default=None)
-    return {} if best is None else found[best]
+    return max(found, key=rank, default=({}, 0))[0]
 
 
-def shortcut_label(keys: Keys, main: Keys) -> str:
-    """A shortcut's name, with what differs where the main one has the same name."""
+def unusual_shortcut(keys: Keys, main: Keys) -> str:
+    """A shortcut's name, or what differs from the main one of the same name; empty for the main one and plain nets."""
     own = shortcut_of(keys)
-    name = str(own.get("shortcut.name", "?"))
-    if name != main.get("shortcut.name"):
-        return name
-    return f"{name}, {', '.join(text.removeprefix('shortcut.') for text in differences(main, own))}"
+    if not keys["model.residual"] or own == main:
+        return ""
+    name = own.get("shortcut.name", "?")
+    apart = differences(main, own) if name == main.get("shortcut.name") else []
+    return ", ".join([name, *(text.removeprefix("shortcut.") for text in apart)])
 
 
 def notes(found: tuple[Setting, ...]) -> Iterator[str]:
-    """What a reader must know before comparing: mixes within a cell, gaps, settings apart only in hardware or
-    precision.
-    """
+    """What to know before comparing: mixes within a cell, missing seeds, settings that differ in `MACHINE` only."""
     for setting in found:
-        every_seed = sorted({seed for cell in setting.cells for seed in cell.seeds if len(cell.runs) > 1})
+        repeated = {seed for cell in setting.cells for seed in cell.seeds if len(cell.runs) > 1}
         gaps = []
         for cell in setting.cells:
             yield from mixes(cell)
-            lacking = [str(seed) for seed in every_seed if seed not in cell.seeds]
-            gaps += [f"{cell.label} lacks {', '.join(lacking)}"] if lacking else []
+            lacking = sorted(repeated - set(cell.seeds))
+            gaps += [f"{cell.label} lacks {', '.join(map(str, lacking))}"] if lacking else []
         if gaps:
             yield f"Seeds that others have: {'; '.join(gaps)} ({setting.title})."
-    for place, setting in enumerate(found):
-        for other in found[:place]:
-            apart = differences(other.keys, setting.keys)
-            if all(text.startswith(ALSO_DEFINING) for text in apart):
-                yield (
-                    f"{', '.join(c.label for c in setting.cells)} also ran with {', '.join(apart)}: "
-                    "kept apart, never averaged with the others."
-                )
+    for other, setting in combinations(found, 2):
+        if set(differing(other.keys, setting.keys)) <= set(MACHINE):
+            networks = ", ".join(cell.label for cell in setting.cells)
+            apart = ", ".join(differences(other.keys, setting.keys))
+            yield f"{networks} also ran with {apart}: kept apart, never averaged with the others."
 
 
 def mixes(cell: Cell) -> Iterator[str]:
@@ -299,11 +263,10 @@ def mixes(cell: Cell) -> Iterator[str]:
     for column, what in (
         ("environment.git_commit", "commits"),
         ("environment.torch", "versions of torch"),
-        ("environment.compiled", "modes, fused and not"),
+        ("environment.fused", "modes, fused and not"),
     ):
-        if column in cell.runs:
-            values = sorted({str(value)[:10] for value in cell.runs[column] if not missing(value)})
-            if len(values) > 1:
-                yield f"The seeds of {cell.label} mix {len(values)} {what}: {', '.join(values)}."
-    if "environment.git_dirty" in cell.runs and any(value is True for value in cell.runs["environment.git_dirty"]):
+        values = sorted({str(value)[:10] for value in cell.runs.get(column, []) if not missing(value)})
+        if len(values) > 1:
+            yield f"The seeds of {cell.label} mix {len(values)} {what}: {', '.join(values)}."
+    if any(value is True for value in cell.runs.get("environment.git_dirty", [])):
         yield f"{cell.label} has runs of a changed working tree: their commit does not tell the whole code."
