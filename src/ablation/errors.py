@@ -31,3 +31,8 @@ def no_such(what: str, key: str, value: Any, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(word, known, n=1)
     hint = f"did you mean {near[0]}? " if near and near[0] != word else ""
     return UserError(key, value, f"no such {what}; {hint}allowed: {', '.join(known) or 'none'}")
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line, whatever it says."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
