@@ -4,9 +4,6 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-AS_TYPED = {"None": "null", "True": "true", "False": "false"}
-"""Python's words and what the user typed for them."""
-
 
 class UserError(Exception):
     """A mistake in the command line, a config file or an input file.
@@ -20,7 +17,7 @@ class UserError(Exception):
         self.key, self.value, self.allowed = key, value, allowed
 
     def __str__(self) -> str:
-        shown = AS_TYPED.get(str(self.value), self.value)
+        shown = {"None": "null", "True": "true", "False": "false"}.get(str(self.value), self.value)  # as it was typed
         return " ".join(f"{self.key}={shown}: {self.allowed}".split())  # one line, whatever the value holds
 
 

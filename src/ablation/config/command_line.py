@@ -6,23 +6,18 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
-from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    InterpolationResolutionError,
-    OmegaConfBaseException,
-)
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException
 
-from ablation.config import overrides
-from ablation.config.schema import OPEN_GROUPS, ROOT
+from ablation.config.overrides import CONF, check, in_words, type_of
+from ablation.config.schema import OPEN_GROUPS
 from ablation.errors import UserError, first_line, no_such
-from ablation.program import fail, make_unbreakable, spin_briefly
+from ablation.program import Parser, fail, make_unbreakable, spin_briefly
 
 
 def hydra_command(main: Callable[[], Any]) -> None:
@@ -49,16 +44,12 @@ def check_arguments() -> None:
     argparse takes the overrides from one place alone, and stops with an error at `seed=0 -m model.depth=20,32`.
     """
     parser = get_args_parser()
-    parser.error = usage_error  # type: ignore[method-assign]  # argparse's own prints several lines
+    parser.error = Parser().error  # type: ignore[method-assign]  # its own prints several lines
     given = parser.parse_intermixed_args()
     sys.argv[1:] = [*given.overrides, *(argument for argument in sys.argv[1:] if argument not in given.overrides)]
     if not given.shell_completion:  # whose arguments are not overrides
         sweep = any(argument.startswith(("sweep=", "hydra.mode=")) for argument in given.overrides)
-        overrides.check(given.overrides, multirun=given.multirun or sweep)
-
-
-def usage_error(message: str) -> NoReturn:
-    raise UserError("command line", " ".join(sys.argv[1:]), f"{message}; --help shows what there is")
+        check(given.overrides, multirun=given.multirun or sweep)
 
 
 def is_hydras(error: BaseException) -> bool:
@@ -72,7 +63,8 @@ def is_hydras(error: BaseException) -> bool:
 
 def translate(error: BaseException) -> UserError:
     """The `UserError` that says what `error`, raised by Hydra or OmegaConf, means to the user."""
-    for link in causes(error):
+    link: BaseException | None = error
+    while link is not None:
         if isinstance(link, UserError):  # Hydra wraps what a launcher or sweeper raised while it was built
             return link
         if isinstance(link, MissingConfigException) and link.options is not None:
@@ -80,40 +72,29 @@ def translate(error: BaseException) -> UserError:
             return no_such("choice", group, name, link.options)
         if isinstance(link, OmegaConfBaseException) and link.full_key:
             return about_key(link)
+        link = link.__cause__ or link.__context__
     return broken_file(error) or UserError("command line", " ".join(sys.argv[1:]), first_line(error))
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what caused it, what caused that, ..."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def about_key(error: OmegaConfBaseException) -> UserError:
     """The mistake in a key, or in its value."""
-    key, _, item = str(error.full_key).partition("[")  # schedule.milestones[0]
-    value = typed_value(key) if item or error.value is None else error.value
+    key = str(error.full_key).partition("[")[0]  # schedule.milestones[0] is about schedule.milestones
+    typed = [value for name, _, value in (argument.lstrip("+~").partition("=") for argument in sys.argv) if name == key]
+    value = error.value if error.value is not None and key == error.full_key else (typed or [""])[-1]
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         allowed = no_such("key", key, value, [str(known) for known in error.parent_node or ()]).allowed
         hint = f"; +{key}= for another argument of its _target_" if key.partition(".")[0] in OPEN_GROUPS else ""
         return UserError(key, value, allowed + hint)
-    kind = None if isinstance(error, InterpolationResolutionError) else overrides.kind_of(key)
+    kind = None if isinstance(error, InterpolationResolutionError) else in_words(type_of(key))
     return UserError(key, value, f"must be {kind}" if kind else first_line(error))
 
 
-def typed_value(key: str) -> str:
-    """What was typed for a key; the last one counts."""
-    arguments = [argument.lstrip("+~").partition("=") for argument in reversed(sys.argv[1:])]
-    return next((value for name, _, value in arguments if name == key), "")
-
-
 def broken_file(error: BaseException) -> UserError | None:
-    """The mistake in the YAML file that raises this error when it is read; OmegaConf does not name the file."""
-    for path in (ROOT / "conf").glob("*/*.yaml"):
+    """The mistake in the YAML file that raises this error when it is read; OmegaConf does not always name the file."""
+    for path in CONF.glob("*/*.yaml"):
         try:
             OmegaConf.load(path)
         except Exception as again:
             if str(again) == str(error):
-                return UserError(path.parent.name, path.stem, f"{path} cannot be read: {' '.join(str(again).split())}")
+                return UserError(path.parent.name, path.stem, f"{path} cannot be read: {error}")
     return None

@@ -8,7 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from ablation.config import overrides
-from ablation.config.identity import SCHEMA, current_target
+from ablation.config.identity import SCHEMA
 from ablation.config.rules import check
 from ablation.config.schema import ROOT, Config
 from ablation.config.targets import check_arguments
@@ -29,48 +29,30 @@ def compose(arguments: list[str]) -> Config:
 
 
 def from_hydra(composed: DictConfig) -> Config:
-    """The checked `Config` of a composed configuration. Raises UserError for the first value against the rules.
-
-    Raises OmegaConf's errors for a key that the schema does not have: `+model.dept=20` only adds it to `composed`.
-    """
-    config = merge(OmegaConf.structured(Config), OmegaConf.to_container(composed))[1]
+    """The checked `Config` of a composed configuration. Raises UserError, or what `typed` raises."""
+    config = typed(OmegaConf.to_container(composed))
     check(config)
     check_arguments(config)
     return config
 
 
 def from_dict(saved: dict[str, Any], changes: dict[str, str] | None = None) -> Config:
-    """The checked `Config` of a record's `config`, with `changes` to it by dotted key.
-
-    Raises UserError where it does not fit the schema.
-    """
+    """The checked `Config` of a record's `config`, with `changes` to it by dotted key. Raises UserError."""
+    changes = changes or {}
     try:
-        merged, config = merge(OmegaConf.structured(Config), with_todays_names(saved))
-    except Exception as error:  # OmegaConf's errors share no useful base class
-        raise UserError("config", first_line(error), f"must fit schema {SCHEMA} of this version") from None
-    for key, value in (changes or {}).items():
-        try:
-            merged, config = merge(merged, OmegaConf.from_dotlist([f"{key}={value}"]))
-        except Exception as error:
-            raise UserError(key, value, f"does not fit: {first_line(error)}") from None
+        config = typed(saved, OmegaConf.from_dotlist([f"{key}={value}" for key, value in changes.items()]))
+    except Exception as error:  # OmegaConf's and YAML's errors share no useful base class
+        key = str(getattr(error, "full_key", None) or "config")
+        raise UserError(key, changes.get(key, ""), f"does not fit schema {SCHEMA}: {first_line(error)}") from None
     check(config)
     return config
 
 
-def merge(below: DictConfig, values: Any) -> tuple[DictConfig, Config]:
-    """`values` over `below`, which is typed by the schema: as a node, and as a `Config`. Raises OmegaConf's errors."""
-    merged = OmegaConf.merge(below, values)
-    config = OmegaConf.to_object(merged)
-    assert isinstance(merged, DictConfig)
+def typed(*parts: Any) -> Config:
+    """The `Config` of these parts, the later ones over the earlier.
+
+    Raises OmegaConf's errors for a wrong type or a key that the schema lacks: Hydra lets `+model.dept=20` add one.
+    """
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *parts))
     assert isinstance(config, Config)
-    return merged, config
-
-
-def with_todays_names(saved: dict[str, Any]) -> dict[str, Any]:
-    """A saved configuration with what was renamed since: `trainer.compile`, and the modules of the shortcuts."""
-    trainer, shortcut = dict(saved.get("trainer", {})), dict(saved.get("shortcut", {}))
-    if "compile" in trainer:
-        trainer["fused"] = trainer.pop("compile")
-    if "_target_" in shortcut:
-        shortcut["_target_"] = current_target(shortcut["_target_"])
-    return saved | {"trainer": trainer, "shortcut": shortcut}
+    return config

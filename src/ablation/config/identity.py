@@ -7,19 +7,16 @@ device, tracker, paths, progress and time limits are left out, and so is the sho
 import functools
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ablation.config.values import is_number
 from ablation.errors import UserError
 
 SCHEMA = 1
 """Version of the configuration and of the files of a run; a folder of another version is left alone."""
-
-NOT_DEFINING = ("tracker", "overwrite", "results")
-"""Keys and groups that say how a run is executed. Of `trainer` and `data` see `defining`."""
 
 OLD_TARGETS = {"ablation.networks.shortcuts.": "ablation.shortcuts."}
 """Where a module of this project is now -> where it was when schema 1 began. An identity keeps the old name, so that
@@ -32,7 +29,7 @@ def defining(config: Mapping[str, Any], precision: str) -> dict[str, Any]:
     `precision` takes the place of `trainer.precision`, which may be "auto". How often a run evaluates counts only where
     it decides which iterates can be selected.
     """
-    parts = {key: value for key, value in config.items() if key not in NOT_DEFINING}
+    parts = {key: value for key, value in config.items() if key not in ("tracker", "overwrite", "results")}
     parts["trainer"] = {"precision": precision}
     every = config["trainer"].get("evaluate_every")
     if every is not None and config.get("selection") == "best_test":
@@ -65,6 +62,11 @@ def renamed(target: Any, modules: Mapping[str, str]) -> Any:
         if isinstance(target, str) and target.startswith(old):
             return new + target.removeprefix(old)
     return target
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite number and not a truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
 def folder_digest(root: Path) -> str:

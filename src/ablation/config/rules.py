@@ -5,12 +5,18 @@ from dataclasses import fields, is_dataclass
 from types import NoneType
 from typing import Any, get_args
 
-from ablation.config.schema import OPEN_GROUPS, TRAINING_IMAGES, Config
+from ablation.config.identity import is_number
+from ablation.config.schema import OPEN_GROUPS, TRAINING_IMAGES, Config, Rule, one_of
 from ablation.config.targets import check_member
-from ablation.config.values import is_number
 from ablation.errors import UserError
 
-DECAY_SCOPES = ("all", "weights", "convolutions")
+OPTIMIZER_RULES = {
+    "lr": Rule(lambda v: is_number(v) and v > 0, "must be a positive number"),
+    "momentum": Rule(lambda v: is_number(v) and 0 <= v < 1, "must be a number from 0 to below 1"),
+    "weight_decay": Rule(lambda v: is_number(v) and v >= 0, "must be zero or a positive number"),
+    "weight_decay_scope": one_of("all", "weights", "convolutions"),
+}
+"""Of the keys that the members of the open group `optimizer` share. Only `lr` must be there."""
 
 
 def check(config: Config) -> None:
@@ -19,9 +25,10 @@ def check(config: Config) -> None:
     check_fields(config)
     for group in OPEN_GROUPS:
         check_member(group, getattr(config, group))
-    check_optimizer(config.optimizer)
-    check_schedule(config)
-    check_sizes(config)
+    for key, rule in OPTIMIZER_RULES.items():
+        if (key == "lr" or key in config.optimizer) and not rule.holds(config.optimizer.get(key)):
+            raise UserError(f"optimizer.{key}", config.optimizer.get(key), rule.allowed)
+    check_between(config)
 
 
 def check_fields(node: Any, prefix: str = "") -> None:
@@ -36,22 +43,8 @@ def check_fields(node: Any, prefix: str = "") -> None:
                 raise UserError(key, value, rule.allowed + or_null)
 
 
-def check_optimizer(optimizer: dict[str, Any]) -> None:
-    """The values that the members of the open group `optimizer` share."""
-    momentum, decay = optimizer.get("momentum", 0), optimizer.get("weight_decay", 0)
-    if not is_number(optimizer.get("lr")) or optimizer["lr"] <= 0:
-        raise UserError("optimizer.lr", optimizer.get("lr"), "must be a positive number")
-    if not is_number(momentum) or not 0 <= momentum < 1:
-        raise UserError("optimizer.momentum", momentum, "must be a number from 0 to below 1")
-    if not is_number(decay) or decay < 0:
-        raise UserError("optimizer.weight_decay", decay, "must be zero or a positive number")
-    scope = optimizer.get("weight_decay_scope", "all")
-    if scope not in DECAY_SCOPES:
-        raise UserError("optimizer.weight_decay_scope", scope, f"must be one of {', '.join(DECAY_SCOPES)}")
-
-
-def check_schedule(config: Config) -> None:
-    """The schedule's warm-up beside the optimizer's rate, and what is counted in epochs."""
+def check_between(config: Config) -> None:
+    """The rules between fields."""
     lr, warmup_lr = config.optimizer["lr"], config.schedule.warmup_lr
     if warmup_lr is not None and warmup_lr > lr:
         allowed = f"must be at most optimizer.lr, {lr:g}; schedule=paper has no warm-up"
@@ -60,14 +53,10 @@ def check_schedule(config: Config) -> None:
     if by_epoch and config.trainer.evaluate_every is not None:
         allowed = "must be null: the plateau schedule and early stopping count epochs"
         raise UserError("trainer.evaluate_every", config.trainer.evaluate_every, allowed)
-
-
-def check_sizes(config: Config) -> None:
-    """The validation split and the batch beside the number of training images, where that is known."""
     images = TRAINING_IMAGES.get(config.data.name, math.inf)
-    if config.data.validation >= images:
+    left = images - config.data.validation
+    if left <= 0:
         allowed = f"must be below the {images} training images of {config.data.name}"
         raise UserError("data.validation", config.data.validation, allowed)
-    left = images - config.data.validation
     if config.data.batch_size > left:
         raise UserError("data.batch_size", config.data.batch_size, f"must be at most the {left} training images")

@@ -4,24 +4,15 @@ Hydra composes `conf/` against these dataclasses. This module does not import to
 shell completion answer at once.
 """
 
-import errno
+import math
+import os
+import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ablation.config.identity import identity
-from ablation.config.values import (
-    FRACTION,
-    NOT_NEGATIVE,
-    PLAIN_NAME,
-    POSITIVE,
-    Rule,
-    at_most,
-    is_growing,
-    one_of,
-    seed_below,
-    value,
-)
 from ablation.errors import UserError
 from ablation.program import exists
 
@@ -31,25 +22,50 @@ ROOT = Path(__file__).resolve().parents[3]
 OPEN_GROUPS = ("shortcut", "optimizer")
 """Groups whose members are built from a `_target_`; their keys are the arguments of it."""
 
-TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1438}
-"""Known without loading the data, so that a sweep stops before its first job."""
-
-MAX_PIXELS = 512
-"""Of padding, a shift or a hole: more than the side of any image that is small enough for these networks."""
+TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1438}  # so that a sweep stops before its first job
 
 
-def is_device(text: str) -> bool:
-    """Whether `text` could name a device; whether the machine has it shows when it is used."""
-    return text in ("auto", "cpu", "cuda", "mps") or (text.startswith("cuda:") and text[5:].isdecimal())
+class Rule(NamedTuple):
+    """What a value must satisfy, and how an error message says so."""
+
+    holds: Callable[[Any], object]
+    allowed: str
+
+
+def value(default: Any, *rules: Rule) -> Any:
+    """A field with a default and rules. The rules of a field that may be null do not apply to null."""
+    return field(default=default, metadata={"rules": rules})
+
+
+def one_of(*allowed: str) -> Rule:
+    return Rule(lambda v: v in allowed, f"must be one of {', '.join(allowed)}")
+
+
+def at_most(most: int) -> Rule:
+    return Rule(lambda v: v <= most, f"must be at most {most:,}")
+
+
+POSITIVE = Rule(lambda v: 0 < v < math.inf, "must be positive")
+NOT_NEGATIVE = Rule(lambda v: 0 <= v < math.inf, "must be zero or positive")
+FRACTION = Rule(lambda v: 0 < v < 1, "must lie between 0 and 1, both excluded")
+PIXELS = Rule(lambda v: 0 <= v <= 512, "must be from 0 to 512")  # more than the side of an image for these networks
+DEPTH = Rule(lambda v: v >= 8 and v % 6 == 2, "must be 6n + 2: 8, 14, 20, 26, 32, ...")
+DEVICE = Rule(re.compile(r"auto|cpu|cuda(:\d+)?|mps").fullmatch, "must be one of auto, cpu, cuda, cuda:N, mps")
+NAME = Rule(
+    lambda v: isinstance(v, str) and re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", v),
+    "must be at most 64 letters, digits, '.', '_' and '-': it becomes part of a folder's name",
+)
+MILESTONES = Rule(
+    lambda v: all(isinstance(m, float) and 0 < m < 1 for m in v) and v == sorted(set(v)),
+    "must be growing fractions of schedule.steps, each between 0 and 1",
+)
 
 
 @dataclass
 class Model:
     """Which network (He et al. 2015, Sec. 4.2)."""
 
-    depth: int = value(
-        20, Rule(lambda v: v >= 8 and v % 6 == 2, "must be 6n + 2: 8, 14, 20, 26, 32, ..."), at_most(10_000)
-    )
+    depth: int = value(20, DEPTH, at_most(10_000))
     """Layers with weights: 6n + 2. The paper's deepest network has 1202."""
     residual: bool = True
     """False: the plain net, which has no shortcuts; the group `shortcut` is then ignored."""
@@ -65,14 +81,11 @@ class Model:
 class Schedule:
     """The learning rate over the run, in optimisation steps; `optimizer.lr` is its highest value."""
 
-    name: str = value("paper", PLAIN_NAME)
+    name: str = value("paper", NAME)
     kind: str = value("multistep", one_of("multistep", "cosine", "onecycle", "plateau"))
     steps: int = value(64_000, Rule(lambda v: 1 <= v <= 10_000_000, "must be from 1 to 10,000,000"))
     """Optimisation steps of the whole run."""
-    milestones: list[float] = field(
-        default_factory=list,
-        metadata={"rules": [Rule(is_growing, "must be growing fractions of schedule.steps, each between 0 and 1")]},
-    )
+    milestones: list[float] = field(default_factory=list, metadata={"rules": [MILESTONES]})
     """multistep: where the rate is multiplied by `factor`, as fractions of `steps`: a shorter run anneals too."""
     factor: float = value(0.1, FRACTION)
     """multistep, plateau: what the rate is multiplied by."""
@@ -94,13 +107,13 @@ class Schedule:
 class Augmentation:
     """What is done to a training image; every part is off at its zero."""
 
-    name: str = value("none", PLAIN_NAME)
-    padding: int = value(0, NOT_NEGATIVE, at_most(MAX_PIXELS))
+    name: str = value("none", NAME)
+    padding: int = value(0, PIXELS)
     """Pixels of zero padding on each side, then a random crop of the old size."""
-    shift: float = value(0.0, NOT_NEGATIVE, at_most(MAX_PIXELS))
+    shift: float = value(0.0, PIXELS)
     """Largest continuous shift in pixels, bilinear, edges repeated."""
     flip: bool = False
-    cutout: int = value(0, NOT_NEGATIVE, at_most(MAX_PIXELS))
+    cutout: int = value(0, PIXELS)
     """Side of the square of zeros, in pixels."""
     policy: str | None = value(None, one_of("trivial_augment"))
 
@@ -114,7 +127,7 @@ class Data:
     """Folder of the files; null: data/ in the checkout. A relative path starts at the working directory."""
     validation: int = value(0, NOT_NEGATIVE)
     """Training images held out for validation; the test set is never used for it."""
-    split_seed: int = value(0, seed_below(2**32))
+    split_seed: int = value(0, NOT_NEGATIVE, at_most(2**32 - 1))
     """Seed of the validation split, apart from `seed` so that all seeds of a study share one split."""
     normalization: str = value("pixel_mean", one_of("pixel_mean", "pixel_standardize", "channel_standardize"))
     batch_size: int = value(128, Rule(lambda v: v >= 2, "must be at least 2: batch norm needs it"))
@@ -124,8 +137,8 @@ class Data:
 class Trainer:
     """How the run is executed. Only `precision`, and `evaluate_every` if it is given, are part of a run's identity."""
 
-    name: str = value("fast", PLAIN_NAME)
-    device: str = value("auto", Rule(is_device, "must be one of auto, cpu, cuda, cuda:N, mps"))
+    name: str = value("fast", NAME)
+    device: str = value("auto", DEVICE)
     precision: str = value("auto", one_of("auto", "bfloat16", "float32"))
     """auto: bfloat16 where the device has it in hardware, else float32."""
     fused: bool | None = None
@@ -150,7 +163,7 @@ class Tracker:
 
     name: str = "offline"
     mode: str = value("offline", one_of("offline", "online", "disabled"))
-    project: str = value("ablation", PLAIN_NAME)
+    project: str = value("ablation", NAME)
     entity: str | None = None
     group: str | None = None
     """null: the sweep's name."""
@@ -170,7 +183,7 @@ class Config:
     data: Data = field(default_factory=Data)
     trainer: Trainer = field(default_factory=Trainer)
     tracker: Tracker = field(default_factory=Tracker)
-    seed: int = value(0, seed_below(2**63))
+    seed: int = value(0, NOT_NEGATIVE, at_most(2**63 - 1))
     selection: str = value("final", one_of("final", "best_test"))
     """final: the last iterate is the result. best_test: the one with the least test error, labelled as such."""
     early_stopping: int | None = value(None, POSITIVE)
@@ -182,16 +195,11 @@ class Config:
 
     @property
     def results_dir(self) -> Path:
-        return resolved("results", Path(self.results)) if self.results else ROOT / "results"
+        return resolved("results", self.results) if self.results else ROOT / "results"
 
     @property
     def data_root(self) -> Path:
-        if not self.data.root:
-            return ROOT / "data"
-        try:
-            return resolved("data.root", Path(self.data.root).expanduser())
-        except RuntimeError:  # what expanduser raises
-            raise UserError("data.root", self.data.root, "there is no such user") from None
+        return resolved("data.root", self.data.root) if self.data.root else ROOT / "data"
 
     def identity(self, precision: str) -> str:
         """The hash that names what defines the result, with `auto` precision replaced by `precision`."""
@@ -206,20 +214,17 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and values, with the paths made absolute."""
-        return asdict(self) | {
-            "results": str(self.results_dir),
-            "data": asdict(self.data) | {"root": str(self.data_root)},
-        }
+        data = asdict(self.data) | {"root": str(self.data_root)}
+        return asdict(self) | {"data": data, "results": str(self.results_dir)}
 
 
-def resolved(key: str, path: Path) -> Path:
-    """`path`, given for `key`, with no links or dots in it. Raises UserError for one that cannot lead anywhere."""
+def resolved(key: str, folder: str) -> Path:
+    """The absolute path of a folder, without links. Raises UserError, about `key`, if there can be no such folder."""
     try:
-        found = path.resolve()
-        exists(found)  # raises OSError where `resolve` does not: a name that is too long
-        return found
-    except (OSError, RuntimeError) as error:
-        reason = "its links lead in a circle"  # RuntimeError in Python 3.11 and 3.12, OSError since
-        if isinstance(error, OSError) and error.errno != errno.ELOOP:
-            reason = str(error.strerror)
-        raise UserError(key, path, f"cannot be a folder: {reason}") from None
+        path = Path(os.path.realpath(Path(folder).expanduser()))
+        exists(path)  # raises OSError for links in a circle or a name that is too long
+        return path
+    except RuntimeError:  # what expanduser raises
+        raise UserError(key, folder, "there is no such user") from None
+    except OSError as error:
+        raise UserError(key, folder, f"cannot be a folder: {error.strerror}") from None

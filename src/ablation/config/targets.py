@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from ablation.config.schema import ROOT, Config
-from ablation.config.values import PLAIN_NAME, is_number
+from ablation.config.identity import is_number
+from ablation.config.schema import NAME, ROOT, Config
 from ablation.errors import UserError, no_such
 
 NO_ARGUMENTS = ("name", "_target_", "weight_decay_scope")
@@ -20,8 +20,8 @@ NO_ARGUMENTS = ("name", "_target_", "weight_decay_scope")
 
 def check_member(group: str, node: dict[str, Any]) -> None:
     """Raise UserError unless `node` has a name, plain values, and a `_target_` that a file in conf/ names."""
-    if not PLAIN_NAME.holds(node.get("name")):
-        raise UserError(f"{group}.name", node.get("name"), PLAIN_NAME.allowed)
+    if not NAME.holds(node.get("name")):
+        raise UserError(f"{group}.name", node.get("name"), NAME.allowed)
     for key, value in node.items():
         if isinstance(value, dict):  # Hydra's grammar for something else to be built
             raise UserError(f"{group}.{key}", value, "must be a value or a list")
@@ -80,10 +80,7 @@ def target(group: str, node: dict[str, Any], given: int) -> Callable[..., Any]:
 
 
 def needed(parameter: inspect.Parameter, value: Any) -> str | None:
-    """What a parameter's default or annotation asks for, if `value` is not that; None if it is, or nothing is said.
-
-    torch's optimizers look at most of it only in their first step, and their errors have several lines.
-    """
+    """What a parameter's default or annotation asks for, if `value` is not that: torch looks at it only in a step."""
     kinds = typing.get_args(parameter.annotation) or (parameter.annotation,)
     if typing.get_origin(parameter.annotation) is typing.Literal:
         return None if value in kinds else f"must be one of {', '.join(map(str, kinds))}"
