@@ -1,6 +1,6 @@
 """Wrong input, as a user types it: one line that names the key, the value and what is allowed; exit status 2.
 
-The table goes through the program's entry point in this process; two of its lines also run as a process.
+The table goes through the program's entry point in this process; one line of its kind also runs as a process.
 Nothing may be written: neither under results/ nor in the working directory.
 """
 
@@ -21,12 +21,8 @@ from ablation.errors import UserError
 CASES = {
     # keys and choices
     "model.dept=20": ("model.dept=20", "did you mean depth?"),
-    "++model.dept=20": ("model.dept=20", "did you mean depth?"),
     "-m +model.dept=20,32": ("model.dept=20,32", "did you mean depth?"),
     "+modle=resnet20": ("modle=resnet20", "did you mean model?"),
-    "-m modle.depth=20,32": ("modle.depth=20,32", "did you mean model?"),
-    "sweeps=quickstart": ("sweeps=quickstart", "did you mean sweep?"),
-    "sweep=quickstrat": ("sweep=quickstrat", "did you mean quickstart?"),
     "model=resnet21": ("model=resnet21", "resnet20, resnet32"),
     "model=": ("model=", "resnet20, resnet32"),
     "model=null": ("model=null", "must be the name of one choice"),
@@ -50,30 +46,22 @@ CASES = {
     "--cfg job --info": ("--cfg job --info", "Only one of"),
     # types
     "model.depth=abc": ("model.depth=abc", "a whole number"),
-    "model.depth=null": ("model.depth=null", "a whole number"),
     "model.depth=20.5": ("model.depth=20.5", "a whole number"),
-    "model.depth=[20,32]": ("model.depth=[20, 32]", "a whole number"),
-    "schedule.milestones=0.5": ("schedule.milestones=0.5", "a list of numbers"),
     "schedule.milestones=[a]": ("schedule.milestones=[a]", "a list of numbers"),
     "trainer.progress=loud": ("trainer.progress=loud", "true or false or null"),
     "data.root=[]": ("data.root=[]", "text or null"),
     "overwrite=2": ("overwrite=2", "true or false"),
     # values
     "model.depth=21": ("model.depth=21", "6n + 2"),
-    "model.depth=-20": ("model.depth=-20", "6n + 2"),
-    "model.depth=6000000002": ("model.depth=6000000002", "at most 10,000"),
-    "schedule.steps=0": ("schedule.steps=0", "from 1"),
     "schedule.milestones=[0.9,0.1]": ("schedule.milestones=[0.9, 0.1]", "growing fractions"),
     "schedule.milestones=[[0.5]]": ("schedule.milestones=[[0.5]]", "growing fractions"),
     "model=resnet110 optimizer=adamw": ("schedule.warmup_lr=0.01", "at most optimizer.lr, 0.001"),
     "data.batch_size=5000": ("data.batch_size=5000", "at most the 1438"),
     "data.validation=60000": ("data.validation=60000", "below the 1438"),
     "trainer.device=tpu": ("trainer.device=tpu", "auto, cpu, cuda"),
-    "trainer.device=cuda:99": ("trainer.device=cuda:99", "no such device here"),
     "trainer.device=cuda:99999999999999999999": ("trainer.device=cuda:999", "no such device here; allowed: auto"),
     "trainer.time_limit=-1": ("trainer.time_limit=-1", "positive or null"),
     "selection=best": ("selection=best", "final, best_test"),
-    "seed=-1": ("seed=-1", "zero or positive"),
     "seed=9223372036854775808": ("seed=9223372036854775808", "at most 9,223,372,036,854,775,807"),
     "augmentation.shift=1e300": ("augmentation.shift=1e+300", "from 0 to 512"),
     "experiment=notebook trainer.evaluate_every=10": ("trainer.evaluate_every=10", "count epochs"),
@@ -83,13 +71,10 @@ CASES = {
     "+optimizer.lrr=0.1": ("optimizer.lrr=0.1", "did you mean lr?"),
     "optimizer.lr=nan": ("optimizer.lr=nan", "positive"),
     "~optimizer.lr": ("optimizer.lr=null", "positive"),
-    "optimizer.momentum=1.5": ("optimizer.momentum=1.5", "from 0 to below 1"),
-    "optimizer.weight_decay=-1": ("optimizer.weight_decay=-1", "zero or a positive number"),
     "optimizer.weight_decay_scope=x": ("optimizer.weight_decay_scope=x", "all, weights, convolutions"),
     "optimizer.name=5": ("optimizer.name=5", "part of a folder's name"),
     "optimizer=adam optimizer.betas=[2,3]": ("optimizer=adam", "Invalid beta"),
     "+optimizer.nesterov=maybe": ("optimizer.nesterov=maybe", "true or false"),
-    "+optimizer.foreach=some": ("optimizer.foreach=some", "true or false or null"),
     "+optimizer.dampening=abc": ("optimizer.dampening=abc", "must be a number"),
     "shortcut.zeros=left": ("shortcut.zeros=left", "end, split"),
     "optimizer._target_=os.system": ("optimizer._target_=os.system", "named in conf/optimizer"),
@@ -99,9 +84,7 @@ CASES = {
     "-m optimizer=sgd,adam optimizer.momentum=0.5": ("optimizer.momentum=0.5", "no such key"),
     "-m sweep=quickstart,short": ("sweep=quickstart,short", "one name, with no -m before it; allowed: aug"),
     "sweep=[quickstart,short]": ("sweep=[quickstart,short]", "a sweep is one name"),
-    "-m optimizer=sgd,5": ("optimizer=sgd,5", "must be the name of one choice"),
     "-m seed=range(0)": ("seed=range(0)", "no values"),
-    "-m seed=range(x)": ("seed=range(x)", "cannot be read"),
     "-m hydra.sweeper.params=5": ("hydra.sweeper.params=5", "a mapping"),
     "model.depth=8,14": ("model.depth=8,14", "put -m before"),
     "seed=0 -m model.depth=8,21": ("model.depth=21", "6n + 2"),
@@ -114,47 +97,36 @@ def base(results: Path) -> list[str]:
 
 
 @pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory with no results beside it."""
-    folder = tmp_path / "cwd"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
+def mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs train.py with a mistake in its arguments: the one line that it prints. Nothing may be written."""
+    cwd = tmp_path / "cwd"
+    cwd.mkdir()
+    monkeypatch.chdir(cwd)
 
-
-@pytest.fixture
-def mistake(
-    empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., str]:
-    """Runs a command line with a mistake: the one line that it prints. Nothing may be written."""
-
-    def run(*arguments: str, program: str = "train.py") -> str:
-        status = runs.in_process(monkeypatch, *arguments, program=program)
+    def run(*arguments: str) -> str:
+        status = runs.in_process(monkeypatch, *base(tmp_path / "results"), *arguments)
         shown = capfd.readouterr()
         assert (status, shown.out) == (2, ""), shown
         (line,) = shown.err.splitlines()
         assert not (tmp_path / "results").is_dir()
+        assert not list(cwd.iterdir())
         return line
 
     return run
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_line(case: str, empty: Path, tmp_path: Path, mistake: Callable[..., str]) -> None:
-    names, allowed = CASES[case]
-    line = mistake(*base(tmp_path / "results"), *case.split(" "))
-    assert names in line
-    assert allowed in line
-    assert not list(empty.iterdir())
+def test_one_line(case: str, mistake: Callable[..., str]) -> None:
+    line = mistake(*case.split(" "))
+    for part in CASES[case]:
+        assert part in line
 
 
-@pytest.mark.parametrize("line", ["model.dept=20", "-m model.depth=8,21"])
-def test_one_line_from_a_process(line: str, empty: Path, tmp_path: Path) -> None:
-    process = runs.train(*base(tmp_path / "results"), *line.split(" "), cwd=empty)
+def test_one_line_from_a_process(tmp_path: Path) -> None:
+    process = runs.train(*base(tmp_path / "results"), "-m", "model.depth=8,21", cwd=tmp_path)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out, len(err.splitlines())) == (2, "", 1)
-    assert not (tmp_path / "results").exists()
-    assert not list(empty.iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -218,9 +190,7 @@ DATA: dict[str, tuple[str, dict[str, int | bytes], str]] = {
 
 
 @pytest.mark.parametrize("case", DATA)
-def test_data(
-    case: str, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: Callable[..., str]
-) -> None:
+def test_data(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: Callable[..., str]) -> None:
     name, files, says = DATA[case]
     root = tmp_path / "data"
     write(root, files)
@@ -230,11 +200,10 @@ def test_data(
         raise OSError("no network in this test")
 
     monkeypatch.setattr("urllib.request.urlopen", no_network)
-    line = mistake(*base(tmp_path / "results"), f"data={name}", f"data.root={root}")
+    line = mistake(f"data={name}", f"data.root={root}")
     assert line.startswith(f"data.root={root}")
     assert says in line
     assert sorted(root.rglob("*")) == before
-    assert not list(empty.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -247,15 +216,12 @@ def test_data(
         ('data.root="~nosuchuser/x"', "there is no such user"),
     ],
 )
-def test_a_folder_that_cannot_be(
-    argument: str, says: str, empty: Path, tmp_path: Path, mistake: Callable[..., str]
-) -> None:
+def test_a_folder_that_cannot_be(argument: str, says: str, tmp_path: Path, mistake: Callable[..., str]) -> None:
     write(tmp_path / "LOOP", {"": b""})
     (tmp_path / "FILE").write_text("mine")
     for name in ("LOOP", "FILE"):
         argument = argument.replace(name, str(tmp_path / name))
-    line = mistake(*base(tmp_path / "results"), argument)
+    line = mistake(argument)
     assert line.startswith(argument.partition("=")[0] + "=")
     assert says in line
     assert (tmp_path / "FILE").read_text() == "mine"
-    assert not list(empty.iterdir())
