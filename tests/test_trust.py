@@ -2,7 +2,6 @@
 
 import io
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import runs
 import torch
 
-from ablation.config import compose, targets
+from ablation.config import compose
 from ablation.errors import UserError
 from ablation.runs.record import checkpoints
 from ablation.runs.record.files import sealed
@@ -28,26 +27,18 @@ class Malicious:
         return os.mkdir, (str(self.place / MARK),)
 
 
-def pickled(place: Path, way: str) -> bytes:
-    if way == "torch.save":
-        buffer = io.BytesIO()
-        torch.save({"schema": 1, "training": Malicious(place)}, buffer)
-        return buffer.getvalue()
-    return pickle.dumps(Malicious(place))
-
-
-@pytest.mark.parametrize("way", ["torch.save", "pickle"])
 @pytest.mark.parametrize("seal", [True, False])
-def test_malicious_checkpoint(way: str, seal: bool, tmp_path: Path) -> None:
+def test_malicious_checkpoint(seal: bool, tmp_path: Path) -> None:
     """Also with a checksum that agrees: anybody can compute one."""
-    data = pickled(tmp_path, way)
+    buffer = io.BytesIO()
+    torch.save({"schema": 1, "training": Malicious(tmp_path)}, buffer)
+    data = buffer.getvalue()
     (tmp_path / checkpoints.NEWEST).write_bytes(sealed(data) if seal else data)
     with pytest.raises(UserError, match="no checkpoint is whole"):
         checkpoints.load(tmp_path, print)
     assert not (tmp_path / MARK).exists()
-    if way == "torch.save":  # the file is a working weapon
-        torch.load(io.BytesIO(data), weights_only=False)
-        assert (tmp_path / MARK).exists()
+    torch.load(io.BytesIO(data), weights_only=False)  # where code is allowed, it does run
+    assert (tmp_path / MARK).exists()
 
 
 @pytest.mark.parametrize(
@@ -69,19 +60,9 @@ def test_record_with_a_foreign_target(
     assert not list(tmp_path.iterdir())
 
 
-def test_every_target_in_conf_is_allowed() -> None:
-    for group in ("shortcut", "optimizer"):
-        assert all(name.startswith(("ablation.", "torch.optim.")) for name in targets.allowed_targets(group))
-
-
-@pytest.mark.parametrize("name", ["../x", "/x", "..", ".x", "a/b", "a\\b", "a\nb", "a b", "", "x" * 65, "é", "~"])
-@pytest.mark.parametrize("key", ["shortcut", "optimizer", "schedule", "augmentation"])
-def test_names_stay_inside(key: str, name: str, tmp_path: Path, base: dict[str, Any]) -> None:
-    saved = base | {key: base[key] | {"name": name}}
-    with pytest.raises(UserError, match=rf"{key}.name=.*part of a folder's name"):
-        compose.from_dict(saved)
-
-
-@pytest.fixture(scope="module")
-def base() -> dict[str, Any]:
-    return runs.small(Path("/tmp/results")).to_dict()
+@pytest.mark.parametrize("name", ["../x", "/x", "..", ".x", "a\\b", "a\n", "a b", "", "x" * 65, "é", "~"])
+def test_names_stay_inside(name: str, tmp_path: Path) -> None:
+    saved = runs.small(tmp_path).to_dict()
+    for group in ("shortcut", "optimizer", "schedule", "augmentation"):
+        with pytest.raises(UserError, match=rf"{group}.name=.*part of a folder's name"):
+            compose.from_dict(saved | {group: saved[group] | {"name": name}})

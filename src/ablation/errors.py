@@ -4,9 +4,6 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-AS_TYPED = {"None": "null", "True": "true", "False": "false"}
-"""Python's words and what the user typed for them."""
-
 
 class UserError(Exception):
     """A mistake in the command line, a config file or an input file.
@@ -20,7 +17,7 @@ class UserError(Exception):
         self.key, self.value, self.allowed = key, value, allowed
 
     def __str__(self) -> str:
-        shown = AS_TYPED.get(str(self.value), self.value)
+        shown = {"None": "null", "True": "true", "False": "false"}.get(str(self.value), self.value)  # as it was typed
         return " ".join(f"{self.key}={shown}: {self.allowed}".split())  # one line, whatever the value holds
 
 
@@ -31,3 +28,8 @@ def no_such(what: str, key: str, value: Any, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(word, known, n=1)
     hint = f"did you mean {near[0]}? " if near and near[0] != word else ""
     return UserError(key, value, f"no such {what}; {hint}allowed: {', '.join(known) or 'none'}")
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line, whatever it says."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,7 +1,7 @@
-"""Signals and the time limit that ask a run to leave: it finishes its step and writes a checkpoint.
+"""Signals, and a time limit, that ask a run to leave: it finishes its step and writes a checkpoint.
 
-A second SIGINT ends the process at once; then the last checkpoint written is what counts. The time limit is the
-process's, as a machine lent by the hour asks for it: in a sweep it is the whole sweep's, not each run's.
+A second SIGINT ends the process at once; the last checkpoint is then what counts. The time limit is the process's, as
+for a machine lent by the hour: in a sweep it is that of the whole sweep, not of each run.
 """
 
 import os
@@ -12,24 +12,25 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, ClassVar
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-
+SIGNALS = tuple(s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"))
+"""Those of them that the platform has: Windows has the first two."""
 
 PROCESS_STARTED = time.monotonic()
 """Near enough: this module is imported before torch is."""
 
 
 def asked_for() -> list[signal.Signals]:
-    """SIGNALS, but for the end of a terminal's connection where `nohup` has it ignored."""
-    return [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    """SIGNALS, without the end of a terminal's connection where `nohup` has it ignored."""
+    return [number for number in SIGNALS if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN]
 
 
 class Interrupts:
-    """Context manager that notes a signal or the end of the time limit in `reason` instead of dying of it.
+    """Context manager that notes a signal or the end of the time limit in `reason`, instead of ending the process.
 
-    One inside another hears what the outer one hears: so a signal to one job of a sweep ends the sweep. Signals are
-    noted in the main thread only; elsewhere (a launcher's thread) just the time limit works. On leaving the outermost,
-    the old handlers are back, and one that was a function (a batch system's, which requeues the job) hears the signal.
+    One inside another also has the reason of the outer one, so that a signal during one job of a sweep ends the sweep.
+    Only the main thread can note signals; in another (a launcher's) the time limit alone works. On leaving the
+    outermost, the old handlers are back, and one that is a function (a batch system's, which requeues the job) is
+    called for the signal noted.
     """
 
     current: ClassVar["Interrupts | None"] = None
@@ -42,28 +43,26 @@ class Interrupts:
         self.outer: Interrupts | None = None
 
     def __enter__(self) -> "Interrupts":
-        self.outer = Interrupts.current
+        self.outer, Interrupts.current = Interrupts.current, self
         if self.outer is None and threading.current_thread() is threading.main_thread():
             self.old = {number: signal.signal(number, self.note) for number in asked_for()}
-        Interrupts.current = self
         return self
 
     def __exit__(self, *_exception: object) -> None:
         Interrupts.current = self.outer
         for number, handler in self.old.items():
             signal.signal(number, handler)
-        if self.signal is not None:
-            handler = self.old[self.signal]
-            if callable(handler) and handler is not signal.default_int_handler:
-                handler(self.signal, None)
+        handler = self.old[self.signal] if self.signal else None
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(self.signal, None)
 
     def note(self, number: int, _frame: FrameType | None) -> None:
-        """The handler: remember the first signal; leave at once on the second SIGINT."""
+        """The handler: remember the signal; leave at once on the second SIGINT."""
         if number == signal.SIGINT and self.signal == signal.SIGINT:
             os._exit(128 + signal.SIGINT)
         self.signal = signal.Signals(number)
         advice = "; SIGINT again ends it at once" if number == signal.SIGINT else ""
-        with suppress(OSError):  # `train.py 2>&1 | tee log`: the same Ctrl-C has ended who would read it
+        with suppress(OSError):  # `train.py 2>&1 | tee log`: the same Ctrl-C has ended the reader
             os.write(2, f"{self.signal.name}: leaving after this step, with a checkpoint{advice}\n".encode())
 
     @property

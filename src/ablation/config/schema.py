@@ -1,133 +1,157 @@
-"""The typed configuration: schema, value rules and the identity of a run. Only this module knows OmegaConf.
+"""The typed configuration: every key with its type, its meaning and the rules for its value.
 
-Hydra composes `conf/`; the dataclasses below are the schema it is checked against (names and types), `problems` holds
-the rules about values, and `Config.identity` the part of it that defines a result. torch is not imported here, so that
-`--help`, `--cfg job` and shell completion answer at once.
+Hydra composes `conf/` against these dataclasses. This module does not import torch, so that `--help`, `--cfg job` and
+shell completion answer at once.
 """
 
+import math
+import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ablation.config.identity import identity
 from ablation.errors import UserError
+from ablation.program import exists
 
 ROOT = Path(__file__).resolve().parents[3]
 """The checkout: conf/, sweeps/ and the default results/ and data/ lie here."""
 
-INITS = ("he_fan_in", "he_fan_out", "glorot")
-SCHEDULES = ("multistep", "cosine", "onecycle", "plateau")
-DATA_SETS = ("cifar10", "cifar100", "digits", "image_folder")
-TRAINING_PICTURES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1438}
-"""Known without loading them, so that a sweep stops before its first job."""
-MAX_STEPS = 10_000_000
-MAX_DEPTH = 10_000
-"""The deepest of the paper has 1202 layers."""
-MAX_WIDTH = 1024
-"""Channels of the first stage; the last has four times as many, and a wide ResNet is 10 times the paper's 16."""
-MAX_PIXELS = 512
-"""Of padding, a shift or a hole: more than a side of any picture that is small enough for these networks."""
-NORMALIZATIONS = ("pixel_mean", "pixel_standardize", "channel_standardize")
-POLICIES = (None, "trivial_augment")
-DECAY_SCOPES = ("all", "weights", "convolutions")
-PRECISIONS = ("auto", "bfloat16", "float32")
-DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
-SELECTIONS = ("final", "best_test")
-TRACKER_MODES = ("offline", "online", "disabled")
+OPEN_GROUPS = ("shortcut", "optimizer")
+"""Groups whose members are built from a `_target_`; their keys are the arguments of it."""
+
+TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1438}  # so that a sweep stops before its first job
+
+
+class Rule(NamedTuple):
+    """What a value must satisfy, and how an error message says so."""
+
+    holds: Callable[[Any], object]
+    allowed: str
+
+
+def value(default: Any, *rules: Rule) -> Any:
+    """A field with a default and rules. The rules of a field that may be null do not apply to null."""
+    return field(default=default, metadata={"rules": rules})
+
+
+def one_of(*allowed: str) -> Rule:
+    return Rule(lambda v: v in allowed, f"must be one of {', '.join(allowed)}")
+
+
+def at_most(most: int) -> Rule:
+    return Rule(lambda v: v <= most, f"must be at most {most:,}")
+
+
+POSITIVE = Rule(lambda v: 0 < v < math.inf, "must be positive")
+NOT_NEGATIVE = Rule(lambda v: 0 <= v < math.inf, "must be zero or positive")
+FRACTION = Rule(lambda v: 0 < v < 1, "must lie between 0 and 1, both excluded")
+PIXELS = Rule(lambda v: 0 <= v <= 512, "must be from 0 to 512")  # more than the side of an image for these networks
+DEPTH = Rule(lambda v: v >= 8 and v % 6 == 2, "must be 6n + 2: 8, 14, 20, 26, 32, ...")
+DEVICE = Rule(re.compile(r"auto|cpu|cuda(:\d+)?|mps").fullmatch, "must be one of auto, cpu, cuda, cuda:N, mps")
+NAME = Rule(
+    lambda v: isinstance(v, str) and re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", v),
+    "must be at most 64 letters, digits, '.', '_' and '-': it becomes part of a folder's name",
+)
+MILESTONES = Rule(
+    lambda v: all(isinstance(m, float) and 0 < m < 1 for m in v) and v == sorted(set(v)),
+    "must be growing fractions of schedule.steps, each between 0 and 1",
+)
 
 
 @dataclass
 class Model:
     """Which network (He et al. 2015, Sec. 4.2)."""
 
-    depth: int = 20
-    """Layers with weights: 6n + 2."""
+    depth: int = value(20, DEPTH, at_most(10_000))
+    """Layers with weights: 6n + 2. The paper's deepest network has 1202."""
     residual: bool = True
     """False: the plain net, which has no shortcuts; the group `shortcut` is then ignored."""
-    width: int = 16
-    """Channels of the first stage."""
-    init: str = "he_fan_in"
-    batch_norm_momentum: float = 0.1
+    width: int = value(16, POSITIVE, at_most(1024))
+    """Channels of the first stage; the last has four times as many."""
+    init: str = value("he_fan_in", one_of("he_fan_in", "he_fan_out", "glorot"))
+    batch_norm_momentum: float = value(0.1, Rule(lambda v: 0 < v <= 1, "must be above 0 and at most 1"))
     """Weight of the newest batch in the running statistics (Keras counts the other way round)."""
-    batch_norm_eps: float = 1e-5
+    batch_norm_eps: float = value(1e-5, POSITIVE)
 
 
 @dataclass
 class Schedule:
     """The learning rate over the run, in optimisation steps; `optimizer.lr` is its highest value."""
 
-    name: str = "paper"
-    kind: str = "multistep"
-    steps: int = 64_000
+    name: str = value("paper", NAME)
+    kind: str = value("multistep", one_of("multistep", "cosine", "onecycle", "plateau"))
+    steps: int = value(64_000, Rule(lambda v: 1 <= v <= 10_000_000, "must be from 1 to 10,000,000"))
     """Optimisation steps of the whole run."""
-    milestones: list[float] = field(default_factory=list)
+    milestones: list[float] = field(default_factory=list, metadata={"rules": [MILESTONES]})
     """multistep: where the rate is multiplied by `factor`, as fractions of `steps`: a shorter run anneals too."""
-    factor: float = 0.1
+    factor: float = value(0.1, FRACTION)
     """multistep, plateau: what the rate is multiplied by."""
-    warmup_lr: float | None = None
+    warmup_lr: float | None = value(None, POSITIVE)
     """multistep: the rate until the training error is below `warmup_error` (He et al. 2015, Sec. 4.2, 110 layers)."""
-    warmup_error: float = 80.0
+    warmup_error: float = value(80.0, Rule(lambda v: 0 < v <= 100, "must be a percentage above 0"))
     """Percent, over the last 100 batches."""
-    peak: float = 0.3
+    peak: float = value(0.3, FRACTION)
     """onecycle: fraction of `steps` at which the rate is highest."""
-    patience: int = 5
+    patience: int = value(5, NOT_NEGATIVE)
     """plateau: epochs without improvement before the rate falls."""
-    min_delta: float = 0.01
+    min_delta: float = value(0.01, NOT_NEGATIVE)
     """plateau: how much lower the training loss must be to count as an improvement."""
-    min_lr: float = 1e-6
+    min_lr: float = value(1e-6, NOT_NEGATIVE)
     """plateau: the rate never falls below this."""
 
 
 @dataclass
 class Augmentation:
-    """What is done to a training picture; every part is off at its zero."""
+    """What is done to a training image; every part is off at its zero."""
 
-    name: str = "none"
-    padding: int = 0
+    name: str = value("none", NAME)
+    padding: int = value(0, PIXELS)
     """Pixels of zero padding on each side, then a random crop of the old size."""
-    shift: float = 0.0
+    shift: float = value(0.0, PIXELS)
     """Largest continuous shift in pixels, bilinear, edges repeated."""
     flip: bool = False
-    cutout: int = 0
+    cutout: int = value(0, PIXELS)
     """Side of the square of zeros, in pixels."""
-    policy: str | None = None
+    policy: str | None = value(None, one_of("trivial_augment"))
 
 
 @dataclass
 class Data:
-    """Which pictures, and how they are normalised and batched."""
+    """Which images, and how they are normalised and batched."""
 
-    name: str = "cifar10"
+    name: str = value("cifar10", one_of(*TRAINING_IMAGES, "image_folder"))
     root: str | None = None
     """Folder of the files; null: data/ in the checkout. A relative path starts at the working directory."""
-    validation: int = 0
-    """Training pictures held out for validation; the test set is never used for it."""
-    split_seed: int = 0
+    validation: int = value(0, NOT_NEGATIVE)
+    """Training images held out for validation; the test set is never used for it."""
+    split_seed: int = value(0, NOT_NEGATIVE, at_most(2**32 - 1))
     """Seed of the validation split, apart from `seed` so that all seeds of a study share one split."""
-    normalization: str = "pixel_mean"
-    batch_size: int = 128
+    normalization: str = value("pixel_mean", one_of("pixel_mean", "pixel_standardize", "channel_standardize"))
+    batch_size: int = value(128, Rule(lambda v: v >= 2, "must be at least 2: batch norm needs it"))
 
 
 @dataclass
 class Trainer:
     """How the run is executed. Only `precision`, and `evaluate_every` if it is given, are part of a run's identity."""
 
-    name: str = "fast"
-    device: str = "auto"
-    precision: str = "auto"
+    name: str = value("fast", NAME)
+    device: str = value("auto", DEVICE)
+    precision: str = value("auto", one_of("auto", "bfloat16", "float32"))
     """auto: bfloat16 where the device has it in hardware, else float32."""
     fused: bool | None = None
     """Batch norm, sum and ReLU as one operation; null: on CUDA, where the kernels work."""
     deterministic: bool = False
-    evaluate_every: int | None = None
+    evaluate_every: int | None = value(None, POSITIVE)
     """Steps between evaluations (history rows); null: once an epoch."""
-    checkpoint_every: int = 2000
+    checkpoint_every: int = value(2000, POSITIVE)
     """Steps between checkpoints."""
-    time_limit: float | None = None
-    """Minutes after the start of the process, in a sweep of the whole sweep, at which it checkpoints and leaves.
+    time_limit: float | None = value(None, POSITIVE)
+    """Minutes from the start of the process to a checkpoint and its end; for a sweep, of the whole sweep.
 
-    Started again, it goes on. An evaluation under way ends first: leave it half a minute.
+    Started again, the run resumes. An evaluation that has begun is finished first: allow half a minute for it.
     """
     progress: bool | None = None
     """null: a bar on a terminal, a line per evaluation elsewhere; false: nothing."""
@@ -138,12 +162,12 @@ class Tracker:
     """Weights & Biases; the files of a run are the truth, this is a view of them."""
 
     name: str = "offline"
-    mode: str = "offline"
-    project: str = "ablation"
+    mode: str = value("offline", one_of("offline", "online", "disabled"))
+    project: str = value("ablation", NAME)
     entity: str | None = None
     group: str | None = None
     """null: the sweep's name."""
-    timeout: float = 10.0
+    timeout: float = value(10.0, POSITIVE)
     """Seconds that W&B may take to answer, to begin or to finish, before the run goes on without it."""
 
 
@@ -159,28 +183,23 @@ class Config:
     data: Data = field(default_factory=Data)
     trainer: Trainer = field(default_factory=Trainer)
     tracker: Tracker = field(default_factory=Tracker)
-    seed: int = 0
-    selection: str = "final"
+    seed: int = value(0, NOT_NEGATIVE, at_most(2**63 - 1))
+    selection: str = value("final", one_of("final", "best_test"))
     """final: the last iterate is the result. best_test: the one with the least test error, labelled as such."""
-    early_stopping: int | None = None
+    early_stopping: int | None = value(None, POSITIVE)
     """Evaluations without a better test error after which the run stops; null: never."""
     overwrite: bool = False
-    """Train again what is done already; the old record is kept aside."""
+    """Train again what is done already; the old run is kept in results/replaced."""
     results: str | None = None
     """Where runs/, sweeps/ and report/ go; null: results/ in the checkout."""
 
     @property
     def results_dir(self) -> Path:
-        return resolved("results", Path(self.results)) if self.results else ROOT / "results"
+        return resolved("results", self.results) if self.results else ROOT / "results"
 
     @property
     def data_root(self) -> Path:
-        if not self.data.root:
-            return ROOT / "data"
-        try:
-            return resolved("data.root", Path(self.data.root).expanduser())
-        except RuntimeError:  # what expanduser raises
-            raise UserError("data.root", self.data.root, "there is no such user") from None
+        return resolved("data.root", self.data.root) if self.data.root else ROOT / "data"
 
     def identity(self, precision: str) -> str:
         """The hash that names what defines the result, with `auto` precision replaced by `precision`."""
@@ -195,31 +214,17 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and values, with the paths made absolute."""
-        return asdict(self) | {
-            "results": str(self.results_dir),
-            "data": asdict(self.data) | {"root": str(self.data_root)},
-        }
+        data = asdict(self.data) | {"root": str(self.data_root)}
+        return asdict(self) | {"data": data, "results": str(self.results_dir)}
 
 
-def resolved(key: str, path: Path) -> Path:
-    """`path`, given for `key`, with no links or dots in it. Raises UserError for one that cannot lead anywhere."""
+def resolved(key: str, folder: str) -> Path:
+    """The absolute path of a folder, without links. Raises UserError, about `key`, if there can be no such folder."""
     try:
-        found = path.resolve()
-        found.exists()  # which raises what `resolve` passes over: a name that is too long
-        return found
-    except (OSError, RuntimeError) as error:  # RuntimeError: what Python 3.11 and 3.12 raise for links in a circle
-        reason = error.strerror if isinstance(error, OSError) else "its links lead in a circle"
-        raise UserError(key, path, f"cannot be a folder: {reason}") from None
-
-
-NAME_RULE = "must be at most 64 letters, digits, '.', '_' and '-': it becomes part of a folder's name"
-
-
-def plain_name(value: str) -> bool:
-    """Whether `value` may be part of a file's name: nothing that leads out of the results folder."""
-    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", value) is not None
-
-
-def device_pattern(value: str) -> bool:
-    """Whether `value` could name a device; whether it is there shows when it is used."""
-    return value in ("auto", "cpu", "cuda", "mps") or (value.startswith("cuda:") and value[5:].isdecimal())
+        path = Path(os.path.realpath(Path(folder).expanduser()))
+        exists(path)  # raises OSError for links in a circle or a name that is too long
+        return path
+    except RuntimeError:  # what expanduser raises
+        raise UserError(key, folder, "there is no such user") from None
+    except OSError as error:
+        raise UserError(key, folder, f"cannot be a folder: {error.strerror}") from None

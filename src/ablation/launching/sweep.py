@@ -17,7 +17,6 @@ from hydra.core.utils import JobReturn
 from omegaconf import open_dict
 
 from ablation.config import compose
-from ablation.config.command_line import not_one_sweep
 from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
@@ -46,9 +45,6 @@ class CheckedSweeper(BasicSweeper):
             raise UserError("hydra.sweeper.params", self.params, "must be a mapping such as {model.depth: '20,32'}")
         lines = [f"{key}={value}" for key, value in self.params.items()] + arguments
         overrides = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(lines)
-        for override in overrides:
-            if override.key_or_group == "sweep" and override.is_sweep_override():
-                raise not_one_sweep(override.get_value_string())
         jobs = [[*arm, *job] for job in self.split_arguments(overrides, None)[0] for arm in self.arms]
         if not jobs:
             raise UserError("command line", " ".join(lines), "an axis of the sweep has no values")
