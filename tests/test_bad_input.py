@@ -311,7 +311,7 @@ def test_checkpoint_is_a_text_file(
 ) -> None:
     text = empty / "notes.txt"
     text.write_text("not a checkpoint")
-    assert runs.in_process(monkeypatch, f"checkpoint={text}", "model=resnet20", program="evaluate.py") == 2
+    assert runs.in_process(monkeypatch, str(text), "model=resnet20", program="evaluate.py") == 2
     (only,) = capfd.readouterr().err.splitlines()
-    assert only.startswith(f"checkpoint={text}")
+    assert only.startswith(f"path={text}")
     assert "not a PyTorch file" in only

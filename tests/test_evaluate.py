@@ -1,7 +1,9 @@
 """`src/evaluate.py`: a run gives its record's numbers, another project's names the same network, bad input one line."""
 
 import csv
+import io
 import json
+import math
 import os
 import re
 import runpy
@@ -11,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from rich.console import Console
@@ -20,10 +23,11 @@ from torch.nn import functional as F
 
 from ablation import data
 from ablation.config.schema import ROOT
-from ablation.evaluation.confusion import class_errors, class_table, confused_pairs
+from ablation.evaluation.confusion import by_class, confused_pairs, tables
+from ablation.evaluation.evaluate import remark
 
 EVALUATE = ROOT / "src" / "evaluate.py"
-NETWORK = ("data=digits", "model.depth=8", "model.width=4", "trainer.precision=float32")
+NETWORK = ("data=digits", "model.depth=8", "model.width=4")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,7 @@ def evaluate(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def result(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: object) -> dict[str, Any]:
     """What an evaluation writes as JSON."""
     output = folder / "evaluated.json"
-    assert evaluate(monkeypatch, *arguments, f"output={output}") == 0
+    assert evaluate(monkeypatch, *arguments, "--output", output) == 0
     value: dict[str, Any] = json.loads(output.read_text())
     return value
 
@@ -67,7 +71,7 @@ def test_a_finished_run_gives_its_record(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = result(monkeypatch, tmp_path, f"run={run}")
+    found = result(monkeypatch, tmp_path, run)
     assert found["test_error"] == record["metrics"]["test_error"]
     assert found["test_loss"] == record["metrics"]["test_loss"]
     assert found["confusion"] == record["confusion"]
@@ -75,9 +79,11 @@ def test_a_finished_run_gives_its_record(
     assert "the same as in its record" in out
     assert f"test error {found['test_error']:.2f} %, loss {found['test_loss']:.4f} (final iterate, step 12)" in out
     for i, row in enumerate(record["confusion"]):
-        error = 100 * (sum(row) - row[i]) / sum(row)
-        assert re.search(rf"│ {i} +│ +{sum(row)} │ +{sum(row) - row[i]} │ +{error:.2f} │", out), out
-        assert found["classes"][i] == {"class": str(i), "pictures": sum(row), "error": pytest.approx(error)}
+        wrong = sum(row) - row[i]
+        assert re.search(rf"│ {i} +│ +{sum(row)} │ +{wrong} │ +{100 * wrong / sum(row):.2f} │", out), out
+        one = found["classes"][i]
+        assert (one["class"], one["images"], one["wrong"]) == (str(i), sum(row), wrong)
+        assert one["error"] == pytest.approx(100 * wrong / sum(row))
 
 
 def test_its_weights_as_a_file_and_the_matrix_as_csv(
@@ -88,7 +94,7 @@ def test_its_weights_as_a_file_and_the_matrix_as_csv(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = tmp_path / "matrix.csv"
-    status = evaluate(monkeypatch, f"checkpoint={run / 'weights.pt'}", *NETWORK, "matrix=true", f"output={output}")
+    status = evaluate(monkeypatch, run / "weights.pt", *NETWORK, "--matrix", "--output", output)
     assert status == 0
     assert f"test error {record['metrics']['test_error']:.2f} %" in capsys.readouterr().out
     rows = list(csv.reader(output.open()))
@@ -102,7 +108,7 @@ def test_selected_on_test_is_said(
     finish(small(tmp_path, "selection=best_test", "seed=2"))
     folder = folder_of(tmp_path)
     metrics = json.loads((folder / "record.json").read_text())["metrics"]
-    assert result(monkeypatch, tmp_path, f"run={folder}")["test_error"] == metrics["selected_test_error"]
+    assert result(monkeypatch, tmp_path, folder)["test_error"] == metrics["selected_test_error"]
     assert f"(step {metrics['selected_step']}, the best on the test set: selected on test)" in capsys.readouterr().out
 
 
@@ -111,11 +117,11 @@ def test_an_unfinished_run_is_evaluated_at_its_checkpoint(
 ) -> None:
     cut_off(small(tmp_path, "trainer.checkpoint_every=5"), after=8)
     folder = folder_of(tmp_path)
-    of_run = result(monkeypatch, tmp_path, f"run={folder}")
+    of_run = result(monkeypatch, tmp_path, folder)
     assert "not finished: checkpoint at step 5 of 12" in capsys.readouterr().out
     row = json.loads((folder / "history.jsonl").read_text().splitlines()[0])
     assert (row["step"], row["test_error"]) == (5, of_run["test_error"])
-    of_file = result(monkeypatch, tmp_path, f"checkpoint={folder / 'checkpoint.pt'}", *NETWORK)
+    of_file = result(monkeypatch, tmp_path, folder / "checkpoint.pt", *NETWORK)
     assert of_file["confusion"] == of_run["confusion"]
 
 
@@ -141,7 +147,7 @@ def test_another_projects_names(
     theirs = {"state_dict": theirs, "best_prec1": 91.7, "epoch": 200} if wrapped else theirs
     path = tmp_path / "resnet8-12ab34cd.th"
     torch.save(theirs, path, _use_new_zipfile_serialization=wrapped)
-    assert result(monkeypatch, tmp_path, f"checkpoint={path}", *NETWORK)["confusion"] == record["confusion"]
+    assert result(monkeypatch, tmp_path, path, *NETWORK)["confusion"] == record["confusion"]
 
 
 def test_another_projects_projections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +156,7 @@ def test_another_projects_projections(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "b.th"
     torch.save(akamaster(torch.load(folder / "weights.pt", weights_only=True)), path)
     confusion = json.loads((folder / "record.json").read_text())["confusion"]
-    assert result(monkeypatch, tmp_path, f"checkpoint={path}", *NETWORK, "shortcut=B")["confusion"] == confusion
+    assert result(monkeypatch, tmp_path, path, *NETWORK, "shortcut=B")["confusion"] == confusion
 
 
 @pytest.mark.parametrize("zeros", ["end", "split"])
@@ -159,8 +165,8 @@ def test_zeros_and_normalisation_are_as_given(
 ) -> None:
     """Against the network in functional calls, with the zeros and the mean and std of the command line."""
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    given = [f"shortcut.zeros={zeros}", f"data.mean={mean}".replace(" ", ""), f"data.std={std}".replace(" ", "")]
-    found = result(monkeypatch, tmp_path, f"checkpoint={run / 'weights.pt'}", *NETWORK, *given)
+    given = [f"shortcut.zeros={zeros}", "--mean", *mean, "--std", *std]
+    found = result(monkeypatch, tmp_path, run / "weights.pt", *NETWORK, *given)
     test = data.load("digits", Path(), 0, 0).test
     x = (test.images / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     logits = by_hand(torch.load(run / "weights.pt", weights_only=True), x, zeros)
@@ -213,67 +219,50 @@ def files(folder: Path, run: Path) -> dict[str, Path]:
 
 
 WRONG = {
-    "nothing": ([], "run=: give either run=FOLDER or checkpoint=FILE"),
-    "both": (["run={run}", "checkpoint={weights}"], "run={run}: give either"),
-    "unknown key": (["run={run}", "optimzer=adam"], "optimzer=adam: no such key; allowed: run, checkpoint"),
-    "no value": (["{weights}"], "{weights}=: no such key"),
-    "unknown folder": (["run=nowhere"], "run=nowhere: no such folder"),
-    "a damaged record": (["run={damaged}"], "run={damaged}: its record.json is damaged"),
-    "a folder for a file": (["run={run}", "output={folder.json}"], "output={folder.json}: is a folder"),
-    "a place that is none": (["run={run}", "output=/proc/x.json"], "output=/proc/x.json: cannot be written"),
-    "no run": (["run={empty}"], "run={empty}: is no run's folder"),
-    "another network than the run's": (["run={run}", "model.depth=14"], "model.depth=14: is the run's own"),
-    "unknown file": (["checkpoint=nowhere.th"], "checkpoint=nowhere.th: cannot be read: No such file"),
-    "a folder": (["checkpoint={run}"], "checkpoint={run}: is a folder"),
-    "a text file": (["checkpoint={text.th}"], "checkpoint={text.th}: is not a PyTorch file"),
-    "a list": (["checkpoint={list.th}"], "checkpoint={list.th}: holds list, not the state dict"),
-    "a dict of dicts": (["checkpoint={nested.th}"], "checkpoint={nested.th}: net is no tensor"),
-    "code": (["checkpoint={code.th}"], "checkpoint={code.th}: is damaged or holds more than tensors"),
-    "cut short": (["checkpoint={cut.th}"], "checkpoint={cut.th}: is damaged or holds more"),
+    "nothing": ([], "arguments=: the following arguments are required: path"),
+    "unknown option": (["{run}", "--matrixx"], "arguments={run} --matrixx: unrecognized arguments: --matrixx"),
+    "unknown path": (["nowhere.th"], "path=nowhere.th: no such file or folder"),
+    "too long a path": (["a" * 300], "path=aaa"),
+    "a damaged record": (["{damaged}"], "path={damaged}: its record.json is damaged"),
+    "no run": (["{empty}"], "path={empty}: is no run's folder"),
+    "another network than the run's": (["{run}", "model.depth=14"], "model.depth=14: is the run's own"),
+    "a text file": (["{text.th}"], "path={text.th}: cannot be read: it is damaged, not a"),
+    "a list": (["{list.th}"], "path={list.th}: holds list, not the state dict"),
+    "a dict of dicts": (["{nested.th}"], "path={nested.th}: net is no tensor"),
+    "code": (["{code.th}"], "path={code.th}: cannot be read: it is damaged, not a"),
+    "cut short": (["{cut.th}"], "path={cut.th}: cannot be read: it is damaged"),
     "too deep a network": (
-        ["checkpoint={weights}", "data=digits", "model.depth=14", "model.width=4"],
-        "checkpoint={weights}: has no layer1.1.conv1.weight, which this network has; it looks like model.depth=8",
+        ["{weights}", "data=digits", "model.depth=14", "model.width=4"],
+        "path={weights}: lacks layer1.1.conv1.weight; it looks like model.depth=8",
     ),
     "too shallow a network": (
-        ["checkpoint={deep.th}", *NETWORK],
-        "checkpoint={deep.th}: has layer1.1.conv1.weight, which this network has not; it looks like model.depth=14",
+        ["{deep.th}", *NETWORK],
+        "path={deep.th}: has layer1.1.conv1.weight, which the network lacks; it looks like model.depth=14",
     ),
     "another width": (
-        ["checkpoint={weights}", "data=digits", "model.depth=8"],
-        "checkpoint={weights}: conv1.weight has the shape 4x3x3x3, this network's has 16x3x3x3",
+        ["{weights}", "data=digits", "model.depth=8"],
+        "path={weights}: size mismatch for conv1.weight: copying a param with shape torch.Size([4, 3, 3, 3])",
     ),
     "another shortcut": (
-        ["checkpoint={weights}", *NETWORK, "shortcut=C"],
-        "checkpoint={weights}: has no layer1.0.downsample.0.weight, which this network has; its shortcuts have no",
+        ["{weights}", *NETWORK, "shortcut=C"],
+        "path={weights}: lacks layer1.0.downsample.0.weight; its shortcuts have no",
     ),
-    "impossible depth": (["checkpoint={weights}", "model.depth=9"], "model.depth=9: must be 6n + 2"),
-    "misspelt key": (["checkpoint={weights}", "model.dept=8"], "model.dept=8: no such key; did you mean depth?"),
-    "misspelt group": (["checkpoint={weights}", "data=digts"], "data=digts: no such choice; did you mean digits?"),
-    "mean without std": (["checkpoint={weights}", "data.mean=[0.5,0.5,0.5]"], "data.std=: data.mean and data.std go"),
+    "impossible depth": (["{weights}", "model.depth=9"], "model.depth=9: must be 6n + 2"),
+    "misspelt key": (["{weights}", "model.dept=8"], "model.dept=8: no such key; did you mean depth?"),
+    "misspelt group": (["{weights}", "data=digts"], "data=digts: no such choice; did you mean digits?"),
+    "mean without std": (["{weights}", "--mean", "0.5", "0.5", "0.5"], "--mean=[0.5, 0.5, 0.5]: --mean and --std go"),
     "mean from 0 to 255": (
-        ["checkpoint={weights}", "data.mean=[125,123,114]", "data.std=[63,62,67]"],
-        "data.mean=[125,123,114]: must be three numbers from 0 to 1",
+        ["{weights}", "--mean", "125", "123", "114", "--std", "63", "62", "67"],
+        "--mean and --std=[125.0, 123.0, 114.0], [63.0, 62.0, 67.0]: must be from 0 to 1",
     ),
-    "std of zero": (
-        ["checkpoint={weights}", "data.mean=0.5", "data.std=0"],
-        "data.std=0: must be three numbers above 0",
-    ),
-    "two means": (["checkpoint={weights}", "data.mean=[0,1]", "data.std=1"], "data.mean=[0,1]: must be three numbers"),
-    "mean of a run": (["run={run}", "data.mean=0.5", "data.std=0.5"], "data.mean=0.5: is for checkpoint="),
-    "output": (["run={run}", "output=x.txt"], "output=x.txt: must end with .json or .csv"),
-    "no such output folder": (["run={run}", "output=nowhere/x.csv"], "output=nowhere/x.csv: there is no folder"),
-    "matrix": (["run={run}", "matrix=yes"], "matrix=yes: must be true or false"),
-    "no device": (["run={run}", "trainer.device="], "trainer.device=: does not fit"),
-    "a mapping for a device": (["run={run}", "trainer.device={a:1}"], "trainer.device={a:1}: does not fit"),
-    "an endless width": (
-        ["checkpoint={weights}", "data=digits", "model.width=9000000000"],
-        "model.width=9000000000: must be at most",
-    ),
-    "an endless device": (
-        ["run={run}", "trainer.device=cuda:99999999999999999999"],
-        "trainer.device=cuda:99999999999999999999: no such device",
-    ),
-    "no such device": (["run={run}", "trainer.device=cuda:9"], "trainer.device=cuda:9: no such device"),
+    "std of zero": (["{weights}", "--mean", *"000", "--std", *"011"], "--mean and --std=[0.0, 0.0, 0.0], [0.0,"),
+    "mean of a run": (["{run}", "--mean", *"000", "--std", *"111"], "--mean=[0.0, 0.0, 0.0]: is for a file"),
+    "output": (["{run}", "--output", "x.txt"], "--output=x.txt: must be a file that ends with .json or .csv"),
+    "a folder for a file": (["{run}", "--output", "{folder.json}"], "--output={folder.json}: must be a file"),
+    "a place that is none": (["{run}", "--output", "/proc/x.json"], "--output=/proc/x.json: cannot be written"),
+    "no device": (["{run}", "trainer.device="], "trainer.device=: does not fit"),
+    "an endless device": (["{run}", "trainer.device=cuda:99999999999999999999"], "trainer.device=cuda:99999999999999"),
+    "no such device": (["{run}", "trainer.device=cuda:9"], "trainer.device=cuda:9: no such device"),
 }
 
 
@@ -300,39 +289,85 @@ def test_weights_that_are_not_the_records(
     folder = tmp_path / run.name
     folder.mkdir()
     (folder / "record.json").write_bytes((run / "record.json").read_bytes())
-    assert evaluate(monkeypatch, f"run={folder}") == 2
+    assert evaluate(monkeypatch, folder) == 2
     weights = torch.load(run / "weights.pt", weights_only=True)
     weights["fc.bias"][0] += 1
     torch.save(weights, folder / "weights.pt")
-    assert evaluate(monkeypatch, f"run={folder}") == 2
+    assert evaluate(monkeypatch, folder) == 2
     lines = capsys.readouterr().err.splitlines()
     assert "has a record but no weights.pt" in lines[0]
     assert "weights.pt is not what record.json was written with" in lines[1]
 
 
 def test_the_program_and_its_help(tmp_path: Path) -> None:
-    wrapper = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    check = f"{wrapper}; print('torch' in sys.modules)"
-    path = f"import sys; sys.path.insert(0, {str(EVALUATE.parent)!r}); "
-    command = [sys.executable, "-c", path + check, str(EVALUATE), "--help"]
+    command = [sys.executable, "-X", "importtime", str(EVALUATE), "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False"
-    assert "checkpoint=resnet20.th" in done.stdout
+    assert not re.search(r"(?m)\| +(torch|pandas)$", done.stderr), "what is slow to import"
+    assert "resnet20.th model=resnet20" in done.stdout
 
 
 def test_many_classes_are_shown_by_error() -> None:
-    confusion = torch.eye(100, dtype=torch.int64) * 10
-    confusion[7] = 0
-    confusion[7, 3], confusion[7, 7] = 9, 1
-    confusion[50] = 0  # no picture of this class
+    counts = torch.eye(100, dtype=torch.int64) * 10
+    counts[7] = 0
+    counts[7, 3], counts[7, 7] = 9, 1
+    counts[50] = 0  # no image of this class
     names = [f"class[{i}]" for i in range(100)]  # a folder may be called like that, and rich reads brackets
-    assert class_errors(confusion)[7] == 90
-    assert class_errors(confusion)[50] is None
-    assert confused_pairs(confusion) == [(7, 3, 9)]
-    console = Console(width=120, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(class_table(confusion, names))
+    confusion = pd.DataFrame(counts.numpy(), names, names)
+    assert by_class(confusion)["error"][7] == 90
+    assert math.isnan(by_class(confusion)["error"][50])
+    assert confused_pairs(confusion).values.tolist() == [["class[7]", "class[3]", 9]]
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(tables(confusion, matrix=False)[0])
     text = console.export_text()
-    assert "The 20 classes with the highest error, of 100" in text
+    assert "Error by class, percent: the 20 highest of 100" in text
     first = next(line for line in text.splitlines() if "class" in line and "│" in line)
     assert [cell.strip() for cell in first.strip("│").split("│")] == ["class[7]", "10", "9", "90.00", "class[3] (9)"]
     assert sum("│" in line for line in text.splitlines()) == 20
+
+
+def test_what_is_near_chance_is_pointed_out(
+    run: Path,
+    record: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One class for every image, because of the weights here; akamaster's files do that with another normalization."""
+    weights = torch.load(run / "weights.pt", weights_only=True)
+    weights["fc.bias"][3] += 1000
+    torch.save(weights, tmp_path / "w.th")
+    assert evaluate(monkeypatch, tmp_path / "w.th", *NETWORK) == 0
+    assert re.search(
+        r"(?m)^suspicious: chance .* 100 % .* taken for 3: check --mean .*zeros=$", capsys.readouterr().out
+    )
+    good = pd.DataFrame([[60, 40], [20, 80]], index=list("ab"), columns=list("ab"))
+    assert remark(None, good, 30.0) == ""
+
+
+def test_a_record_is_data_and_nothing_in_it_is_resolved(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a foreign record.json or config.yaml, ${oc.env:...} would show what nobody meant to show."""
+    monkeypatch.setenv("SECRET", "leaked")
+    folder = tmp_path / "foreign"
+    shutil.copytree(run, folder)
+    record = json.loads((folder / "record.json").read_text())
+    record["config"]["model"]["init"] = "${oc.env:SECRET}"
+    (folder / "record.json").write_text(json.dumps(record))
+    assert evaluate(monkeypatch, folder) == 2
+    (folder / "record.json").unlink()
+    (folder / "config.yaml").write_text(json.dumps(record["config"]))
+    assert evaluate(monkeypatch, folder) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["model.init=${oc.env"] * 2
+    assert "leaked" not in str(lines)
+
+
+def test_a_file_is_in_float32_unless_asked_otherwise(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As published numbers are; a run's own evaluation is in the run's precision."""
+    for more, precision in (([], "float32"), (["trainer.precision=bfloat16"], "bfloat16")):
+        found = result(monkeypatch, tmp_path, run / "weights.pt", *NETWORK, *more)
+        assert found["environment"]["precision"] == precision
+    assert result(monkeypatch, tmp_path, run, "trainer.precision=bfloat16")["environment"]["precision"] == "bfloat16"

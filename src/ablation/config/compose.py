@@ -1,5 +1,6 @@
 """From `conf/`, Hydra or a record to a checked `Config`."""
 
+import re
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -58,7 +59,7 @@ def from_dict(saved: dict[str, Any], changes: dict[str, str] | None = None) -> C
     Raises UserError where it does not fit the schema.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(with_todays_names(saved)))
+        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(literal(with_todays_names(saved))))
         config = OmegaConf.to_object(merged)
     except Exception as error:  # OmegaConf's errors share no useful base class
         raise UserError("config", first_line(error), f"must fit schema {SCHEMA} of this version") from None
@@ -72,6 +73,15 @@ def from_dict(saved: dict[str, Any], changes: dict[str, str] | None = None) -> C
     assert isinstance(config, Config)
     check(config)
     return config
+
+
+def literal(value: Any) -> Any:
+    """`value` with each ${...} as plain text for OmegaConf: a record is data, and ${oc.env:NAME} would be resolved."""
+    if isinstance(value, dict):
+        return {key: literal(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [literal(one) for one in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def with_todays_names(saved: dict[str, Any]) -> dict[str, Any]:
