@@ -40,8 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def record(run: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads((run / "record.json").read_text())
-    return value
+    return json.loads((run / "record.json").read_text())
 
 
 @pytest.fixture
@@ -52,8 +51,7 @@ def evaluated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Evaluate:
         output = tmp_path / "evaluated.json"
         given = [str(argument) for argument in (*arguments, "--output", output)]
         assert in_process(monkeypatch, *given, program="evaluate.py") == 0
-        value: dict[str, Any] = json.loads(output.read_text())
-        return value
+        return json.loads(output.read_text())
 
     return evaluate
 
@@ -195,9 +193,8 @@ class Bomb:
 def files(folder: Path, run: Path) -> dict[str, Path]:
     """Files and folders that cannot be evaluated, by name."""
     weights = torch.load(run / "weights.pt", weights_only=True)
-    names = "text.th list.th code.th cut.th nested.th deep.th empty folder.json damaged bare other"
+    names = "list.th code.th cut.th nested.th deep.th empty folder.json damaged bare other"
     paths = {name: folder / name for name in names.split()}
-    paths["text.th"].write_text("layer1.0.conv1.weight 0.5\n")
     torch.save([1, 2], paths["list.th"])
     torch.save({"net": weights, "epoch": 3}, paths["nested.th"])
     torch.save(weights | {"fc.weight": Bomb()}, paths["code.th"])
@@ -225,8 +222,6 @@ WRONG = (
     (["{other}"], "path={other}: weights.pt is not what record.json was written with"),
     (["{empty}"], "path={empty}: is no run's folder"),
     (["{run}", "model.depth=14"], "model.depth=14: is the run's own"),
-    (["{run}", "trainer.device=cuda:9"], "trainer.device=cuda:9: no such device"),
-    (["{text.th}"], "path={text.th}: cannot be read: it is damaged, not a"),
     (["{cut.th}"], "path={cut.th}: cannot be read: it is damaged"),
     (["{code.th}"], "path={code.th}: cannot be read: it is damaged, not a"),
     (["{list.th}"], "path={list.th}: holds list, not the state dict"),
@@ -294,7 +289,7 @@ def test_many_classes_are_shown_by_error() -> None:
     counts[7] = 0
     counts[7, 3], counts[7, 7] = 9, 1
     counts[50] = 0  # no image of this class
-    names = [f"class[{i}]" for i in range(100)]  # a folder may be called like that, and rich reads brackets
+    names = [f"class[{i}]" for i in range(100)]  # rich gives brackets a meaning
     confusion = pd.DataFrame(counts.numpy(), names, names)
     assert by_class(confusion)["error"][7] == 90
     assert math.isnan(by_class(confusion)["error"][50])
@@ -305,4 +300,3 @@ def test_many_classes_are_shown_by_error() -> None:
     assert "Error by class, percent: the 20 highest of 100" in text
     first = next(line for line in text.splitlines() if "class" in line and "│" in line)
     assert [cell.strip() for cell in first.strip("│").split("│")] == ["class[7]", "10", "9", "90.00", "class[3] (9)"]
-    assert sum("│" in line for line in text.splitlines()) == 20
