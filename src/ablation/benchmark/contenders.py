@@ -5,13 +5,12 @@ several rounds. The baseline is the usual script, with nothing left out that its
 """
 
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
@@ -24,8 +23,7 @@ from ablation.runs.build import build_network, build_training
 from ablation.training import devices
 from ablation.training.cuda_graph import CALLS_BEFORE_CAPTURE
 
-Contender = Callable[[int], None]
-"""Takes so many optimization steps; the device may still be at work when it returns."""
+Contender = Callable[[int], None]  # takes so many optimization steps
 
 
 class Project:
@@ -42,17 +40,13 @@ class Project:
         if self.fused:
             fuse(self.training.network)
 
-    def take(self, steps: int) -> None:
-        devices.set_deterministic(self.deterministic)
-        with self.stream:
-            for _ in range(steps):
-                self.training.advance()
 
-
-def together(members: list[Project], steps: int) -> None:
-    """Take `steps` steps of several networks, a step of each in turn."""
-    for project in members * steps:
-        project.take(1)
+def take(projects: list[Project], steps: int) -> None:
+    """Take `steps` optimization steps of each in turn; the device may still be at work at the end."""
+    devices.set_deterministic(projects[0].deterministic)
+    for project in projects * steps:
+        with project.stream:
+            project.training.advance()
 
 
 class InMemory(CIFAR10):
@@ -66,38 +60,33 @@ class InMemory(CIFAR10):
 
 
 def usual_script(config: Config, splits: Splits, device: torch.device, workers: int, steps: int) -> Contender:
-    """The script of most public reimplementations: float32, eager, PIL transforms in workers, `loss.item()` a step.
-
-    It takes `steps` steps each time: an "epoch", whose workers stay, as they do within a real one.
-    """
-    network = build_network(config, len(splits.classes), torch.device("cpu"))
-    network = network.to(memory_format=torch.contiguous_format).to(device)
-    criterion = nn.CrossEntropyLoss().to(device)
+    """The script of most public reimplementations, for an "epoch" of `steps`: float32, eager, PIL, `loss.item()`."""
+    network = build_network(config, len(splits.classes), device).to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     dataset, size = InMemory(splits.train), config.data.batch_size
-    loader_of = partial(DataLoader, dataset, size, num_workers=workers, persistent_workers=workers > 0)
-    loader: DataLoader[Any] = loader_of(
-        sampler=RandomSampler(dataset, num_samples=steps * size), pin_memory=device.type == "cuda"
+    sampler, pin = RandomSampler(dataset, num_samples=steps * size), device.type == "cuda"
+    loader: DataLoader[Any] = DataLoader(
+        dataset, size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=pin
     )
 
-    def take(_steps: int) -> None:
+    def epoch(_steps: int) -> None:
         devices.set_deterministic(False)
         network.train()
         total = correct = 0.0
         for images, labels in loader:
             images, labels = images.to(device), labels.to(device)
             output = network(images)
-            loss = criterion(output, labels)
+            loss = F.cross_entropy(output, labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             total += loss.item() * len(labels)
             correct += (output.argmax(1) == labels).sum().item()
 
-    return take
+    return epoch
 
 
-def in_turn(contenders: dict[str, Contender], device: torch.device, rounds: int, steps: int) -> pd.DataFrame:
+def in_turn(contenders: Mapping[str, Contender], device: torch.device, rounds: int, steps: int) -> pd.DataFrame:
     """Steps a second: a column for each contender, a row for each round of `steps` steps of each in turn."""
 
     def seconds(take: Contender) -> float:
@@ -117,7 +106,7 @@ def in_turn(contenders: dict[str, Contender], device: torch.device, rounds: int,
     return rates
 
 
-def compared(rates: pd.DataFrame, images: "pd.Series[int]", baseline: "pd.Series[float]") -> pd.DataFrame:
+def compared(rates: pd.DataFrame, images: "int | pd.Series[int]", baseline: "pd.Series[float]") -> pd.DataFrame:
     """A row for each contender, of `images` a step: medians, and its ratio to the baseline's images a second."""
     ratios = (rates * images).div(baseline, axis=0)
     medians = {"images_per_second": (rates * images).median(), "ms_per_step": 1000 / rates.median()}

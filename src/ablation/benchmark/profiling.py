@@ -4,9 +4,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.nn.modules.module import register_module_forward_hook
 from torch.profiler import ProfilerActivity, profile
 
-from ablation.benchmark.contenders import Project
+from ablation.benchmark.contenders import Project, take
 
 PASSES = 16
 """How often a step must read or write the output of a convolution, once each unless said otherwise.
@@ -21,16 +22,15 @@ def operations(project: Project, device: torch.device, steps: int = 3) -> pd.Dat
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiled:
-        project.take(steps)
-        project.training.read_sums()  # waits for the device
+        take([project], steps)
+        with project.stream:
+            project.training.read_sums()  # waits for the device
     events = profiled.key_averages()
     if on_gpu:  # kernels, not what launched them
         events = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
-    spent = [e.self_device_time_total if on_gpu else e.self_cpu_time_total for e in events]
-    calls = [e.count / steps for e in events]
-    shares = (
-        pd.DataFrame({"percent": spent, "calls_per_step": calls}, [e.key[:70] for e in events]).groupby(level=0).sum()
-    )
+    spent = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    rows = [(event.key[:70], getattr(event, spent), event.count / steps) for event in events]
+    shares = pd.DataFrame(rows, columns=["operation", "percent", "calls_per_step"]).groupby("operation").sum()
     shares["percent"] *= 100 / shares["percent"].sum()
     return shares.sort_values("percent", ascending=False)
 
@@ -50,13 +50,10 @@ def memory_floor(project: Project, images: Tensor, seconds: float, device: torch
 
 def bytes_per_step(network: nn.Module, images: Tensor, itemsize: int) -> int:
     """The bytes that a step must move if nothing stays in a cache; images count for little and are left out."""
-    sizes: list[int] = []
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    hooks = [norm.register_forward_hook(lambda _module, _inputs, y: sizes.append(y.numel())) for norm in norms]
-    with torch.no_grad():
+    sizes: dict[nn.Module, int] = {}
+    with torch.no_grad(), register_module_forward_hook(lambda module, _, y: sizes.update({module: y.numel()})):
         network.eval()(images)
     network.train()
-    for hook in hooks:
-        hook.remove()
+    outputs = sum(size for module, size in sizes.items() if isinstance(module, nn.BatchNorm2d))
     weights = sum(p.numel() for p in network.parameters())
-    return PASSES * sum(sizes) * itemsize + 6 * 4 * weights  # weight, momentum and gradient, in and out
+    return PASSES * outputs * itemsize + 6 * 4 * weights  # weight, momentum and gradient, in and out

@@ -5,6 +5,7 @@
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,13 +19,13 @@ def by_class(confusion: pd.DataFrame) -> pd.DataFrame:
     wrong = others.sum(axis=1)
     taken = others.idxmax(axis=1).astype(str) + " (" + others.max(axis=1).astype(str) + ")"
     numbers = {"images": images, "wrong": wrong, "error": 100 * wrong / images}
-    return pd.DataFrame(numbers | {"taken for": taken.where(wrong > 0, "")}).rename_axis("class").reset_index()
+    return pd.DataFrame(numbers | {"taken for": taken.where(wrong > 0, "")})
 
 
 def confused_pairs(confusion: pd.DataFrame) -> pd.DataFrame:
-    """(true class, taken for, images) off the diagonal, the most frequent first, zeros left out."""
+    """True class -> (taken for, images) off the diagonal, the most frequent first, zeros left out."""
     mistakes = off_diagonal(confusion).rename_axis("true class").reset_index()
-    pairs = mistakes.melt("true class", var_name="taken for", value_name="images")
+    pairs = mistakes.melt("true class", var_name="taken for", value_name="images").set_index("true class")
     return pairs[pairs["images"] > 0].sort_values("images", ascending=False, kind="stable")
 
 
@@ -33,21 +34,23 @@ def off_diagonal(confusion: pd.DataFrame) -> pd.DataFrame:
     return confusion.mask(np.eye(len(confusion), dtype=bool), 0)
 
 
-def tables(confusion: pd.DataFrame, matrix: bool) -> list[Table]:
-    """What is shown: the matrix if asked for, the errors by class, the most confused pairs."""
+def show_confusion(confusion: pd.DataFrame, matrix: bool) -> None:
+    """Print the matrix if asked for, the errors by class, the most confused pairs."""
     classes, title = by_class(confusion), "Error by class, percent"
     if len(classes) > MOST_CLASSES:
         title = f"{title}: the {MOST_CLASSES} highest of {len(classes)}"
         classes = classes.sort_values("error", ascending=False, kind="stable").head(MOST_CLASSES)
-    whole = [table("Confusion (row: true class)", confusion.reset_index(names=""))] if matrix else []
-    return [*whole, table(title, classes), table("Most confused", confused_pairs(confusion).head(PAIRS))]
+    if matrix:
+        show("Confusion (row: true class)", confusion, "")
+    show(title, classes, "class")
+    show("Most confused", confused_pairs(confusion).head(PAIRS), "true class")
 
 
-def table(title: str, frame: pd.DataFrame) -> Table:
-    """`frame` for the terminal: numbers on the right, percent with two decimals, names as they are."""
-    shown = Table(title=title, title_justify="left")
+def show(title: str, frame: pd.DataFrame, index: str) -> None:
+    """Print `frame`, with its index named so: numbers on the right, fractions with two decimals, names as they are."""
+    shown, frame = Table(title=title, title_justify="left"), frame.reset_index(names=index)
     for name, column in frame.items():
         shown.add_column(escape(str(name)), justify="right" if pd.api.types.is_numeric_dtype(column) else "left")
     for row in frame.itertuples(index=False):
         shown.add_row(*("" if pd.isna(v) else escape(f"{v:,.2f}" if isinstance(v, float) else str(v)) for v in row))
-    return shown
+    Console(width=None if Console().is_terminal else 160).print(shown)

@@ -15,13 +15,12 @@ from typing import Any
 import pandas as pd
 import torch
 import yaml
-from rich.console import Console
 
 from ablation import data
 from ablation.config import compose
 from ablation.config.schema import Config
 from ablation.errors import UserError
-from ablation.evaluation.confusion import by_class, tables
+from ablation.evaluation.confusion import by_class, show_confusion
 from ablation.evaluation.weights import Weights, load_weights, read_weights
 from ablation.networks.resnet import parameter_count
 from ablation.runs.build import build_network
@@ -58,8 +57,7 @@ def evaluate_and_show(options: argparse.Namespace) -> None:
     config, where, output = trained.config, result["environment"], options.output
     kind = f"residual, shortcut {config.shortcut['name']}" if config.model.residual else "plain"
     print(f"{result['name']}: {config.model.depth} layers, {kind}, {where['parameters']:,} parameters")
-    console = Console() if Console().is_terminal else Console(width=160)
-    console.print(*tables(confusion, options.matrix))
+    show_confusion(confusion, options.matrix)
     loss = math.nan if result["test_loss"] is None else result["test_loss"]
     print(f"test error {result['test_error']:.2f} %, loss {loss:.4f}{f' ({trained.note})' if trained.note else ''}")
     numbers = f"{result['images']:,} images of {config.data.name}"
@@ -152,7 +150,7 @@ def measure(trained: Trained, path: Path, given: data.Normalization | None) -> t
         "images": len(splits.test),
         "model": vars(config.model),
         "shortcut": config.shortcut if config.model.residual else None,
-        "classes": json.loads(by_class(confusion).to_json(orient="records", double_precision=15)),
+        "classes": json.loads(by_class(confusion).reset_index(names="class").to_json(orient="records")),
         "confusion": found.confusion.tolist(),
         "data": {"name": config.data.name, "checksum": splits.checksum},
         "environment": where | {"parameters": parameter_count(network)},
