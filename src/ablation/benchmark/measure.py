@@ -55,13 +55,14 @@ def measure(options: argparse.Namespace) -> None:
         show(f"{whole} steps on {config.data.name}", runs, "")
         result["whole_runs"] = {"steps": whole, "data": config.data.name, **runs.to_dict("index")}
     if device.type == "cuda":
-        members = [default, *(Project(config, splits, device) for _ in range(max(options.gangs) - 1))]
-        gangs = {f"{size} at once": partial(take, members[:size]) for size in options.gangs}
+        sizes = sorted({1, *options.gangs})
+        members = [default, *(Project(config, splits, device) for _ in range(sizes[-1] - 1))]
+        gangs = {f"{size} at once": partial(take, members[:size]) for size in sizes}
         gang_rates = in_turn(gangs, device, options.rounds, steps)
-        gang_speeds = compared(gang_rates, batch * pd.Series(options.gangs, list(gangs)), batch * rates["default"])
+        gang_speeds = compared(gang_rates, batch * pd.Series(sizes, list(gangs)), batch * gang_rates["1 at once"])
         show("Networks at once, a stream each; ratio to one", gang_speeds, "gang")
         floor = memory_floor(default, splits.train.images[:batch], 1 / rates["default"].median(), device)
-        print(f"a step of the default: {floor}")
+        show("A step of the default", pd.DataFrame([floor]), "")
         result["gpu"] = {"gangs": gang_speeds.to_dict("index"), **floor}
     shares = operations(default, device)  # last: on CUDA a profiler slows what follows it
     show("A step of the default by torch.profiler", shares.head(10), "operation")
