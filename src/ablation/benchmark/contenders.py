@@ -1,7 +1,6 @@
 """The contenders that `src/benchmark.py` compares: trainers of the same network, timed in turn in one process.
 
-A machine's speed drifts, and others use it too: only ratios of contenders that take turns count. The baseline is the
-usual script, with nothing left out that its public copies have.
+A machine's speed drifts, and others use it too: only the ratios of contenders that take turns count.
 """
 
 import time
