@@ -25,7 +25,7 @@ def test_the_benchmark_measures_in_turn_and_writes(tmp_path: Path) -> None:
     small = "--device=cpu --threads=1 --batch-size=8 --rounds=2 --steps=1 --workers=1 --whole-runs=3"
     command = [sys.executable, str(TRAIN.with_name("benchmark.py")), *small.split(), f"--output={output}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stderr == "", "torch's profiler writes of USDT and GPUs if it may"
+    assert not re.search("USDT|gpuGetDeviceCount", done.stderr), "torch's profiler"
     assert "round 2 of 2" in done.stdout
     result = json.loads(output.read_text())
     assert list(result["contenders"]) == ["default", "reference", "usual script"]

@@ -97,7 +97,7 @@ def from_run(folder: Path, overrides: list[str]) -> Trained:
     if not (folder / "weights.pt").exists():
         raise UserError("path", folder, "has a record but no weights.pt: published records come without their weights")
     weights = read_weights(folder / "weights.pt")
-    if digest(weights) != record["weights_sha256"]:
+    if digest(weights) != record.get("weights_sha256"):
         raise UserError("path", folder, "weights.pt is not what record.json was written with")
     metrics, note = record["metrics"], f"final iterate, step {record['step']}"
     if metrics["selected_on"] is not None:
