@@ -1,36 +1,48 @@
 r"""Evaluate a trained network on the test set: error, loss, and which classes it takes for which.
 
-    python src/evaluate.py run=FOLDER                   a run's folder under results/runs: its result, or its newest
-                                                        checkpoint if it is not finished
-    python src/evaluate.py checkpoint=FILE KEY=VALUE... a state dict: a run's weights.pt, or another project's file
+python src/evaluate.py results/runs/NAME    a run: its result, or its newest checkpoint if the run is not finished
+python src/evaluate.py FILE model=resnet56  a state dict: a run's weights.pt, or another project's file
 
-With run=, everything is as in the run; data.root, trainer.device and trainer.precision may differ.
-With checkpoint=, the network and the data are named as for src/train.py, with the groups and keys of model, shortcut,
-data and trainer. Names as in akamaster/pytorch_resnet_cifar10 (module., linear, shortcut) are understood:
+A run is evaluated as it was trained: only data.root, trainer.device and trainer.precision may differ. For a file, name
+network and data as for src/train.py; it is evaluated in float32 unless trainer.precision says otherwise:
 
-    python src/evaluate.py checkpoint=resnet20.th model=resnet20 shortcut=A shortcut.zeros=split \
-        data.mean=[0.485,0.456,0.406] data.std=[0.229,0.224,0.225]
-
-    data.mean=, data.std=  the normalisation by channel, for pixels from 0 to 1, in place of data.normalization
-    matrix=true            print the whole confusion matrix
-    output=FILE            write the result: .json everything, .csv the confusion matrix
-
-Wrong input is one line and exit status 2.
+python src/evaluate.py resnet20.th model=resnet20 shortcut=A shortcut.zeros=split \
+    --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225
 """
 
+import argparse
 import sys
+from pathlib import Path
 
 from ablation.config.command_line import hydra_command
+from ablation.errors import UserError
+from ablation.program import Parser, check_writable
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options. Raises UserError."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("path", type=Path, help="folder of a run, or file of weights")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for src/train.py")
+    text = "%s of each channel, for pixels from 0 to 1, in place of data.normalization (for a file)"
+    parser.add_argument("--mean", nargs=3, type=float, metavar=("R", "G", "B"), help=text % "mean")
+    parser.add_argument("--std", nargs=3, type=float, metavar=("R", "G", "B"), help=text % "standard deviation")
+    parser.add_argument("--matrix", action="store_true", help="print the whole confusion matrix")
+    parser.add_argument("--output", type=Path, help="write the result: .json everything, .csv the confusion matrix")
+    options = parser.parse_intermixed_args(arguments)
+    if options.output:
+        if options.output.suffix not in (".json", ".csv") or options.output.is_dir():
+            raise UserError("--output", options.output, "must be a file that ends with .json or .csv")
+        check_writable("--output", options.output)
+    return options
 
 
 def main() -> None:
-    """Show the help, or evaluate."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-        return
-    from ablation.evaluation.evaluate import main as evaluate  # here, and not above: it imports torch
+    """Evaluate as the command line asks."""
+    options = parse(sys.argv[1:])
+    from ablation.evaluation.evaluate import evaluate_and_show  # here, and not above: it imports torch
 
-    evaluate(sys.argv[1:])
+    evaluate_and_show(options)
 
 
 if __name__ == "__main__":

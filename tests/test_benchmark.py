@@ -1,69 +1,76 @@
-"""The benchmark's program on small networks, and a mistake in its arguments."""
+"""`src/benchmark.py`, as a user starts it: contenders in turn, whole runs, profile and JSON; a mistake is one line."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from test_speed import small
+import torch
+from PIL import Image
+from runs import TRAIN, in_process
+from torchvision import transforms
+from torchvision.transforms import functional as transform
 
-from ablation.config.schema import Config
+from ablation.benchmark import contenders as measuring
+from ablation.benchmark.profiling import bytes_per_step
+from ablation.data import Images
+from ablation.networks.resnet import Network
 
 
-def test_the_benchmark_measures_in_turn_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import json
-
-    from ablation.benchmark import contenders as measuring
-    from ablation.benchmark import measure as benchmarking
-
-    monkeypatch.setattr(measuring, "fusible", lambda *_: False)
-    monkeypatch.setattr(benchmarking, "random_pictures", lambda: measuring.random_pictures(64, 8))
-    monkeypatch.setattr(benchmarking, "restored", lambda _root: False)
-    import benchmark
-
+def test_the_benchmark_measures_in_turn_and_writes(tmp_path: Path) -> None:
     output = tmp_path / "there" / "b.json"
-    arguments = ["--batch-size", "8", "--rounds", "2", "--steps", "1", "--workers", "0", "--output", str(output)]
-    arguments += ["--whole-runs", "20"]
-    monkeypatch.setattr(benchmarking, "composed", lambda model, batch, *o: shallow(batch, *o))
-    assert benchmark.main([*arguments, "--device", "cpu"]) == 0
+    small = "--device=cpu --threads=1 --batch-size=8 --rounds=2 --steps=1 --workers=1 --whole-runs=3"
+    command = [sys.executable, str(TRAIN.with_name("benchmark.py")), *small.split(), f"--output={output}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not re.search("USDT|gpuGetDeviceCount", done.stderr), "torch's profiler"
+    assert "round 2 of 2" in done.stdout
     result = json.loads(output.read_text())
-    assert set(result["contenders"]) == {"default", "default, not fused", "reference", "usual script"}
+    assert list(result["contenders"]) == ["default", "reference", "usual script"]
     usual = result["contenders"]["usual script"]
-    assert usual["ratio_to_usual"] == {"median": 1, "least": 1, "greatest": 1}
-    assert len(usual["ms_per_step_rounds"]) == 2
-    assert "RANDOM" in result["data"]
-    whole = result["whole_runs"]
-    assert (whole["steps"], len(whole["seconds"]), len(whole["seconds_of_the_steps_alone"])) == (20, 2, 2)
-    assert sum(result["operations_percent"].values()) == pytest.approx(100)
+    assert (usual["ratio"], usual["least"], usual["greatest"]) == (1, 1, 1)
+    assert [len(rates) for rates in result["steps_per_second"].values()] == [2, 2, 2]
+    assert sum(one["percent"] for one in result["operations"].values()) == pytest.approx(100)
+    assert result["operations"]["aten::convolution_backward"]["calls_per_step"] == 19, "layers of ResNet-20"
+    assert (result["whole_runs"]["steps"], result["whole_runs"]["its steps alone"]["ratio"]) == (3, 1)
+    assert result["whole_runs"]["run"]["ratio"] < 1
 
 
-def shallow(batch_size: int, *overrides: str) -> Config:
-    return small(f"data.batch_size={batch_size}", "tracker=disabled", *overrides)
+def test_ratios_are_taken_round_by_round() -> None:
+    """A machine that is half as fast in the second round changes no ratio; a gang's step has the images of all."""
+    rates = pd.DataFrame({"one": [4.0, 2.0, 4.0], "two at once": [3.0, 1.5, 2.0]})
+    found = measuring.compared(rates, pd.Series([8, 16], list(rates)), 8 * rates["one"])
+    assert found.loc["two at once", ["images_per_second", "ratio", "least", "greatest"]].tolist() == [32, 1.5, 1, 1.5]
+    assert found.loc["one", "ms_per_step"] == 250
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--rounds", "0"], "--rounds=0: must be a positive whole number"),
-        (["--whole-runs", "-1"], "--whole-runs=-1: must be zero or"),
-        (["--whole-runs", "1"], "--whole-runs=1: must be zero or a whole number from 2 on"),
-        (["--model", "resnet21"], "--model=resnet21: no such choice"),
-        (["--gangs", "1,x"], "--gangs=1,x: must be"),
-        (["--bla"], "unrecognized arguments: --bla"),
-        (["--batch-size", "1"], "--batch-size=1: must be"),
-        (["--device", "nope"], "--device=nope: no such device here; allowed: auto, cpu"),
-        (["--device", "cuda:x"], "--device=cuda:x: no such device"),
-        (["--device", ""], "--device=: no such device"),
-        (["--threads", "99999999999999"], "--threads=99999999999999: must be at most 1024"),
-        (["--workers", "99999999999999"], "--workers=99999999999999: must be at most 1024"),
-        (["--gangs", "1" * 5000], "must be positive whole numbers below 10000"),
-        (["--output", f"{__file__}/x.json"], "x.json: cannot be written: Not a directory"),
-        (["--output", "/proc/x.json"], "--output=/proc/x.json: cannot be written"),
-        (["--output", "/tmp"], "--output=/tmp: must be a file"),
-    ],
-)
-def test_a_mistake_to_the_benchmark_is_one_line(arguments: list[str], told: str) -> None:
-    import benchmark
-    from ablation.errors import UserError
+def test_the_usual_script_sees_torchvisions_images() -> None:
+    images = Images(torch.arange(3 * 32 * 32).remainder(256).to(torch.uint8).view(1, 3, 32, 32), torch.tensor([7]))
+    dataset = measuring.InMemory(images)
+    dataset.transform = transforms.Compose(dataset.transform.transforms[2:])  # without the random ones
+    image, label = dataset[0]
+    original = transform.to_tensor(Image.fromarray(images.images[0].permute(1, 2, 0).numpy()))
+    assert label == 7
+    assert torch.allclose(image[1], (original[1] - 0.4822) / 0.2435)
 
-    with pytest.raises(UserError, match=re.escape(told)):
-        benchmark.main(arguments)
+
+def test_the_bytes_of_a_step_are_those_of_its_convolutions() -> None:
+    network = Network(8, None, width=4)  # 3 layers of 4 channels at 8x8, 2 of 8 at 4x4, 2 of 16 at 2x2
+    moved = bytes_per_step(network, torch.zeros(2, 3, 8, 8), itemsize=2)
+    weights = sum(p.numel() for p in network.parameters())
+    assert moved == 16 * 2 * 2 * (3 * 4 * 64 + 2 * 8 * 16 + 2 * 16 * 4) + 24 * weights
+    assert network.training
+
+
+WRONG = ("--rounds 0", "--whole-runs -1", "--model resnet21", "--gangs 1 x", "--bla", "--batch-size 1", "--device nope")
+WRONG += ("--threads 99999999999", "--workers x", "--output /tmp", "--output /dev/full", "--output /proc/x.json")
+
+
+@pytest.mark.parametrize("arguments", [*WRONG, "--data-root /tmp"])
+def test_a_mistake_is_one_line(
+    arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert in_process(monkeypatch, *arguments.split(), program="benchmark.py") == 2
+    assert re.fullmatch(rf"[^\n]*{arguments.split()[0]}.*: .*\n", capsys.readouterr().err)

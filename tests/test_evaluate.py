@@ -4,26 +4,27 @@ import csv
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
-from rich.console import Console
-from runs import cut_off, finish, folder_of, small
+from runs import TRAIN, cut_off, finish, folder_of, in_process, small
 from torch import Tensor
 from torch.nn import functional as F
 
 from ablation import data
-from ablation.config.schema import ROOT
-from ablation.evaluation.confusion import class_errors, class_table, confused_pairs
+from ablation.evaluation.confusion import by_class, confused_pairs, show_confusion
+from ablation.evaluation.evaluate import remark
 
-EVALUATE = ROOT / "src" / "evaluate.py"
-NETWORK = ("data=digits", "model.depth=8", "model.width=4", "trainer.precision=float32")
+NETWORK = ("data=digits", "model.depth=8", "model.width=4")
+
+Evaluate = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -36,131 +37,101 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def record(run: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads((run / "record.json").read_text())
-    return value
+    return json.loads((run / "record.json").read_text())
 
 
-def evaluate(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """`python src/evaluate.py ARGUMENTS` without a new process: its exit status."""
-    monkeypatch.setattr(sys, "argv", [str(EVALUATE), *map(str, arguments)])
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("PYTHONPATH", "")
-    try:
-        runpy.run_path(str(EVALUATE), run_name="__main__")
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+@pytest.fixture
+def evaluated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Evaluate:
+    """`python src/evaluate.py ARGUMENTS` without a new process -> what it writes as JSON."""
 
+    def evaluate(*arguments: object) -> dict[str, Any]:
+        output = tmp_path / "evaluated.json"
+        given = [str(argument) for argument in (*arguments, "--output", output)]
+        assert in_process(monkeypatch, *given, program="evaluate.py") == 0
+        return json.loads(output.read_text())
 
-def result(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: object) -> dict[str, Any]:
-    """What an evaluation writes as JSON."""
-    output = folder / "evaluated.json"
-    assert evaluate(monkeypatch, *arguments, f"output={output}") == 0
-    value: dict[str, Any] = json.loads(output.read_text())
-    return value
+    return evaluate
 
 
 def test_a_finished_run_gives_its_record(
-    run: Path,
-    record: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Path, record: dict[str, Any], evaluated: Evaluate, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = result(monkeypatch, tmp_path, f"run={run}")
+    found, out = evaluated(run), capsys.readouterr().out
     assert found["test_error"] == record["metrics"]["test_error"]
     assert found["test_loss"] == record["metrics"]["test_loss"]
     assert found["confusion"] == record["confusion"]
-    out = capsys.readouterr().out
     assert "the same as in its record" in out
     assert f"test error {found['test_error']:.2f} %, loss {found['test_loss']:.4f} (final iterate, step 12)" in out
     for i, row in enumerate(record["confusion"]):
-        error = 100 * (sum(row) - row[i]) / sum(row)
-        assert re.search(rf"│ {i} +│ +{sum(row)} │ +{sum(row) - row[i]} │ +{error:.2f} │", out), out
-        assert found["classes"][i] == {"class": str(i), "pictures": sum(row), "error": pytest.approx(error)}
+        wrong = sum(row) - row[i]
+        assert re.search(rf"│ {i} +│ +{sum(row)} │ +{wrong} │ +{100 * wrong / sum(row):.2f} │", out), out
+        one = found["classes"][i]
+        assert (one["class"], one["images"], one["wrong"]) == (str(i), sum(row), wrong)
+        assert one["error"] == pytest.approx(100 * wrong / sum(row))
 
 
 def test_its_weights_as_a_file_and_the_matrix_as_csv(
-    run: Path,
-    record: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Path, record: dict[str, Any], tmp_path: Path, evaluated: Evaluate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "matrix.csv"
-    status = evaluate(monkeypatch, f"checkpoint={run / 'weights.pt'}", *NETWORK, "matrix=true", f"output={output}")
-    assert status == 0
-    assert f"test error {record['metrics']['test_error']:.2f} %" in capsys.readouterr().out
+    evaluated("--matrix", run / "weights.pt", *NETWORK)
+    out = capsys.readouterr().out
+    assert f"test error {record['metrics']['test_error']:.2f} %" in out
+    assert re.search(rf"│ 0 │ +{record['confusion'][0][0]} │", out), "the matrix"
+    with pytest.MonkeyPatch.context() as patch:
+        assert in_process(patch, str(run), "--output", str(output), program="evaluate.py") == 0
     rows = list(csv.reader(output.open()))
     assert rows[0] == ["true", *"0123456789"]
     assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == record["confusion"]
 
 
-def test_selected_on_test_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_selected_on_test_is_said(tmp_path: Path, evaluated: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
     finish(small(tmp_path, "selection=best_test", "seed=2"))
     folder = folder_of(tmp_path)
     metrics = json.loads((folder / "record.json").read_text())["metrics"]
-    assert result(monkeypatch, tmp_path, f"run={folder}")["test_error"] == metrics["selected_test_error"]
+    assert evaluated(folder)["test_error"] == metrics["selected_test_error"]
     assert f"(step {metrics['selected_step']}, the best on the test set: selected on test)" in capsys.readouterr().out
 
 
 def test_an_unfinished_run_is_evaluated_at_its_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, evaluated: Evaluate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut_off(small(tmp_path, "trainer.checkpoint_every=5"), after=8)
     folder = folder_of(tmp_path)
-    of_run = result(monkeypatch, tmp_path, f"run={folder}")
+    of_run = evaluated(folder)
     assert "not finished: checkpoint at step 5 of 12" in capsys.readouterr().out
     row = json.loads((folder / "history.jsonl").read_text().splitlines()[0])
     assert (row["step"], row["test_error"]) == (5, of_run["test_error"])
-    of_file = result(monkeypatch, tmp_path, f"checkpoint={folder / 'checkpoint.pt'}", *NETWORK)
-    assert of_file["confusion"] == of_run["confusion"]
+    assert evaluated(folder / "checkpoint.pt", *NETWORK)["confusion"] == of_run["confusion"]
 
 
 def akamaster(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict with the names of akamaster/pytorch_resnet_cifar10, as its published files have them."""
     renamed = {}
     for name, value in state.items():
-        own = name
-        if name.startswith("fc."):
-            own = "linear" + name[2:]
-        elif "downsample" in name:
-            own = "shortcut".join(name.split("downsample"))
+        theirs = re.sub(r"^fc\.", "linear.", name).replace("downsample", "shortcut")
         if "num_batches_tracked" not in name:  # they were written by an older torch
-            renamed["module." + own] = value
+            renamed[f"module.{theirs}"] = value
     return renamed
 
 
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_another_projects_names(
-    run: Path, record: dict[str, Any], wrapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    theirs: dict[str, Any] = akamaster(torch.load(run / "weights.pt", weights_only=True))
-    theirs = {"state_dict": theirs, "best_prec1": 91.7, "epoch": 200} if wrapped else theirs
-    path = tmp_path / "resnet8-12ab34cd.th"
-    torch.save(theirs, path, _use_new_zipfile_serialization=wrapped)
-    assert result(monkeypatch, tmp_path, f"checkpoint={path}", *NETWORK)["confusion"] == record["confusion"]
-
-
-def test_another_projects_projections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_projects_names(run: Path, tmp_path: Path, evaluated: Evaluate) -> None:
+    """With shortcuts A and B, within a "state_dict" and alone, in the zip format of torch.save and the one before."""
     finish(small(tmp_path, "shortcut=B"))
-    folder = folder_of(tmp_path)
-    path = tmp_path / "b.th"
-    torch.save(akamaster(torch.load(folder / "weights.pt", weights_only=True)), path)
-    confusion = json.loads((folder / "record.json").read_text())["confusion"]
-    assert result(monkeypatch, tmp_path, f"checkpoint={path}", *NETWORK, "shortcut=B")["confusion"] == confusion
+    for folder, wrapped, shortcut in ((run, True, "A"), (folder_of(tmp_path), False, "B")):
+        theirs: dict[str, Any] = akamaster(torch.load(folder / "weights.pt", weights_only=True))
+        theirs = {"state_dict": theirs, "best_prec1": 91.7, "epoch": 200} if wrapped else theirs
+        path = tmp_path / "resnet8-12ab34cd.th"
+        torch.save(theirs, path, _use_new_zipfile_serialization=wrapped)
+        confusion = json.loads((folder / "record.json").read_text())["confusion"]
+        assert evaluated(path, *NETWORK, f"shortcut={shortcut}")["confusion"] == confusion
 
 
 @pytest.mark.parametrize("zeros", ["end", "split"])
-def test_zeros_and_normalisation_are_as_given(
-    run: Path, zeros: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_zeros_and_normalization_are_as_given(run: Path, zeros: str, evaluated: Evaluate) -> None:
     """Against the network in functional calls, with the zeros and the mean and std of the command line."""
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    given = [f"shortcut.zeros={zeros}", f"data.mean={mean}".replace(" ", ""), f"data.std={std}".replace(" ", "")]
-    found = result(monkeypatch, tmp_path, f"checkpoint={run / 'weights.pt'}", *NETWORK, *given)
+    found = evaluated(run / "weights.pt", *NETWORK, f"shortcut.zeros={zeros}", "--mean", *mean, "--std", *std)
     test = data.load("digits", Path(), 0, 0).test
     x = (test.images / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     logits = by_hand(torch.load(run / "weights.pt", weights_only=True), x, zeros)
@@ -186,6 +157,29 @@ def by_hand(state: dict[str, Tensor], x: Tensor, zeros: str) -> Tensor:
     return x.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
 
 
+def test_a_file_is_in_float32_and_a_run_in_its_own_precision(run: Path, tmp_path: Path, evaluated: Evaluate) -> None:
+    finish(small(tmp_path, "trainer.precision=bfloat16"))
+    folder = folder_of(tmp_path)
+    precisions = {"float32": [folder / "weights.pt", *NETWORK], "bfloat16": [folder]}
+    for precision, arguments in precisions.items():
+        assert evaluated(*arguments)["environment"]["precision"] == precision
+    assert evaluated(*precisions["float32"], "trainer.precision=bfloat16")["environment"]["precision"] == "bfloat16"
+
+
+def test_what_is_near_chance_is_pointed_out(
+    run: Path, tmp_path: Path, evaluated: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One class for every image, because of the bias here; akamaster's files do that with another normalization."""
+    weights = torch.load(run / "weights.pt", weights_only=True)
+    weights["fc.bias"][3] += 1000
+    torch.save(weights, tmp_path / "w.th")
+    evaluated(tmp_path / "w.th", *NETWORK)
+    out = capsys.readouterr().out
+    assert re.search(r"(?m)^suspicious: chance .* 90 %, and 100 % of .* taken for 3: check --mean .*zeros=$", out)
+    good = pd.DataFrame([[60, 40], [20, 80]], index=list("ab"), columns=list("ab"))
+    assert remark(None, good, 30.0) == ""
+
+
 class Bomb:
     """Pickled, it makes a folder in the working directory of whoever loads it without care."""
 
@@ -196,143 +190,109 @@ class Bomb:
 def files(folder: Path, run: Path) -> dict[str, Path]:
     """Files and folders that cannot be evaluated, by name."""
     weights = torch.load(run / "weights.pt", weights_only=True)
-    names = "text.th list.th code.th cut.th nested.th deep.th empty folder.json damaged"
+    names = "list.th code.th cut.th nested.th deep.th empty folder.json damaged bare other"
     paths = {name: folder / name for name in names.split()}
-    paths["text.th"].write_text("layer1.0.conv1.weight 0.5\n")
     torch.save([1, 2], paths["list.th"])
     torch.save({"net": weights, "epoch": 3}, paths["nested.th"])
     torch.save(weights | {"fc.weight": Bomb()}, paths["code.th"])
     paths["cut.th"].write_bytes((run / "weights.pt").read_bytes()[:-4000])
     deep = {name.replace("layer1.0", "layer1.1"): value for name, value in weights.items() if "layer1.0" in name}
     torch.save(weights | deep, paths["deep.th"])
-    paths["empty"].mkdir()
-    paths["folder.json"].mkdir()
-    shutil.copytree(run, paths["damaged"])
+    for name in ("empty", "folder.json"):
+        paths[name].mkdir()
+    for name in ("damaged", "bare", "other"):
+        shutil.copytree(run, paths[name])
     (paths["damaged"] / "record.json").write_text('{"metrics": {}}')
+    (paths["bare"] / "weights.pt").unlink()
+    weights["fc.bias"][0] += 1
+    torch.save(weights, paths["other"] / "weights.pt")
     return paths | {"weights": run / "weights.pt", "run": run}
 
 
-WRONG = {
-    "nothing": ([], "run=: give either run=FOLDER or checkpoint=FILE"),
-    "both": (["run={run}", "checkpoint={weights}"], "run={run}: give either"),
-    "unknown key": (["run={run}", "optimzer=adam"], "optimzer=adam: no such key; allowed: run, checkpoint"),
-    "no value": (["{weights}"], "{weights}=: no such key"),
-    "unknown folder": (["run=nowhere"], "run=nowhere: no such folder"),
-    "a damaged record": (["run={damaged}"], "run={damaged}: its record.json is damaged"),
-    "a folder for a file": (["run={run}", "output={folder.json}"], "output={folder.json}: is a folder"),
-    "a place that is none": (["run={run}", "output=/proc/x.json"], "output=/proc/x.json: cannot be written"),
-    "no run": (["run={empty}"], "run={empty}: is no run's folder"),
-    "another network than the run's": (["run={run}", "model.depth=14"], "model.depth=14: is the run's own"),
-    "unknown file": (["checkpoint=nowhere.th"], "checkpoint=nowhere.th: cannot be read: No such file"),
-    "a folder": (["checkpoint={run}"], "checkpoint={run}: is a folder"),
-    "a text file": (["checkpoint={text.th}"], "checkpoint={text.th}: is not a PyTorch file"),
-    "a list": (["checkpoint={list.th}"], "checkpoint={list.th}: holds list, not the state dict"),
-    "a dict of dicts": (["checkpoint={nested.th}"], "checkpoint={nested.th}: net is no tensor"),
-    "code": (["checkpoint={code.th}"], "checkpoint={code.th}: is damaged or holds more than tensors"),
-    "cut short": (["checkpoint={cut.th}"], "checkpoint={cut.th}: is damaged or holds more"),
-    "too deep a network": (
-        ["checkpoint={weights}", "data=digits", "model.depth=14", "model.width=4"],
-        "checkpoint={weights}: has no layer1.1.conv1.weight, which this network has; it looks like model.depth=8",
-    ),
-    "too shallow a network": (
-        ["checkpoint={deep.th}", *NETWORK],
-        "checkpoint={deep.th}: has layer1.1.conv1.weight, which this network has not; it looks like model.depth=14",
-    ),
-    "another width": (
-        ["checkpoint={weights}", "data=digits", "model.depth=8"],
-        "checkpoint={weights}: conv1.weight has the shape 4x3x3x3, this network's has 16x3x3x3",
-    ),
-    "another shortcut": (
-        ["checkpoint={weights}", *NETWORK, "shortcut=C"],
-        "checkpoint={weights}: has no layer1.0.downsample.0.weight, which this network has; its shortcuts have no",
-    ),
-    "impossible depth": (["checkpoint={weights}", "model.depth=9"], "model.depth=9: must be 6n + 2"),
-    "misspelt key": (["checkpoint={weights}", "model.dept=8"], "model.dept=8: no such key; did you mean depth?"),
-    "misspelt group": (["checkpoint={weights}", "data=digts"], "data=digts: no such choice; did you mean digits?"),
-    "mean without std": (["checkpoint={weights}", "data.mean=[0.5,0.5,0.5]"], "data.std=: data.mean and data.std go"),
-    "mean from 0 to 255": (
-        ["checkpoint={weights}", "data.mean=[125,123,114]", "data.std=[63,62,67]"],
-        "data.mean=[125,123,114]: must be three numbers from 0 to 1",
-    ),
-    "std of zero": (
-        ["checkpoint={weights}", "data.mean=0.5", "data.std=0"],
-        "data.std=0: must be three numbers above 0",
-    ),
-    "two means": (["checkpoint={weights}", "data.mean=[0,1]", "data.std=1"], "data.mean=[0,1]: must be three numbers"),
-    "mean of a run": (["run={run}", "data.mean=0.5", "data.std=0.5"], "data.mean=0.5: is for checkpoint="),
-    "output": (["run={run}", "output=x.txt"], "output=x.txt: must end with .json or .csv"),
-    "no such output folder": (["run={run}", "output=nowhere/x.csv"], "output=nowhere/x.csv: there is no folder"),
-    "matrix": (["run={run}", "matrix=yes"], "matrix=yes: must be true or false"),
-    "no device": (["run={run}", "trainer.device="], "trainer.device=: does not fit"),
-    "a mapping for a device": (["run={run}", "trainer.device={a:1}"], "trainer.device={a:1}: does not fit"),
-    "an endless width": (
-        ["checkpoint={weights}", "data=digits", "model.width=9000000000"],
-        "model.width=9000000000: must be at most",
-    ),
-    "an endless device": (
-        ["run={run}", "trainer.device=cuda:99999999999999999999"],
-        "trainer.device=cuda:99999999999999999999: no such device",
-    ),
-    "no such device": (["run={run}", "trainer.device=cuda:9"], "trainer.device=cuda:9: no such device"),
-}
+WRONG = (
+    ([], "arguments=: the following arguments are required: path"),
+    (["{run}", "--matrixx"], "arguments={run} --matrixx: unrecognized arguments: --matrixx"),
+    (["nowhere.th"], "path=nowhere.th: no such file or folder"),
+    (["a" * 300], "path=aaa"),
+    (["{damaged}"], "path={damaged}: its record.json is damaged"),
+    (["{bare}"], "path={bare}: has a record but no weights.pt"),
+    (["{other}"], "path={other}: weights.pt is not what record.json was written with"),
+    (["{empty}"], "path={empty}: is no run's folder"),
+    (["{run}", "model.depth=14"], "model.depth=14: is the run's own"),
+    (["{cut.th}"], "path={cut.th}: cannot be read: it is damaged"),
+    (["{code.th}"], "path={code.th}: cannot be read: it is damaged, not a"),
+    (["{list.th}"], "path={list.th}: holds list, not the state dict"),
+    (["{nested.th}"], "path={nested.th}: net is no tensor"),
+    (["{weights}", "model.dept=8"], "model.dept=8: no such key; did you mean depth?"),
+    (["{weights}", *NETWORK, "model.depth=14"], "{weights}: lacks layer1.1.conv1.weight; it looks like model.depth=8"),
+    (["{deep.th}", *NETWORK], "{deep.th}: has layer1.1.conv1.weight, which the network lacks; it looks like model."),
+    (["{weights}", *NETWORK, "model.width=16"], "{weights}: size mismatch for conv1.weight: copying a param with"),
+    (["{weights}", *NETWORK, "shortcut=C"], "{weights}: lacks layer1.0.downsample.0.weight; its shortcuts have no"),
+    (["{weights}", "--mean", *"000"], "--mean=[0.0, 0.0, 0.0]: --mean and --std go together"),
+    (["{weights}", "--mean", *"999", "--std", *"111"], "--mean and --std=[9.0, 9.0, 9.0], [1.0, 1.0, 1.0]: must be"),
+    (["{weights}", "--mean", *"000", "--std", *"011"], "--mean and --std=[0.0, 0.0, 0.0], [0.0, 1.0, 1.0]: must be"),
+    (["{run}", "--mean", *"000", "--std", *"111"], "--mean=[0.0, 0.0, 0.0]: is for a file"),
+    (["{run}", "--output", "x.txt"], "--output=x.txt: must be a file that ends with .json or .csv"),
+    (["{run}", "--output", "{folder.json}"], "--output={folder.json}: must be a file"),
+    (["{run}", "--output", "/proc/x.json"], "--output=/proc/x.json: cannot be written"),
+)
 
 
-@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize(("arguments", "line"), WRONG)
 def test_wrong_input_is_one_line_and_status_2(
-    case: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], line: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments, line = WRONG[case]
     for name, path in files(tmp_path, run).items():
         arguments = [argument.replace(f"{{{name}}}", str(path)) for argument in arguments]
         line = line.replace(f"{{{name}}}", str(path))
-    monkeypatch.chdir(tmp_path)
-    assert evaluate(monkeypatch, *arguments) == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert in_process(patch, *arguments, program="evaluate.py") == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(line)
+    assert line in err
     assert err.count("\n") == 1
     assert not (tmp_path / "exploded").exists()
 
 
-def test_weights_that_are_not_the_records(
+def test_a_record_is_data_and_nothing_in_it_is_resolved(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / run.name
-    folder.mkdir()
-    (folder / "record.json").write_bytes((run / "record.json").read_bytes())
-    assert evaluate(monkeypatch, f"run={folder}") == 2
-    weights = torch.load(run / "weights.pt", weights_only=True)
-    weights["fc.bias"][0] += 1
-    torch.save(weights, folder / "weights.pt")
-    assert evaluate(monkeypatch, f"run={folder}") == 2
+    """From a foreign record.json or config.yaml, ${oc.env:...} would show what nobody meant to show."""
+    monkeypatch.setenv("SECRET", "leaked")
+    folder = tmp_path / "foreign"
+    shutil.copytree(run, folder)
+    record = json.loads((folder / "record.json").read_text())
+    record["config"]["model"]["init"] = "${oc.env:SECRET}"
+    (folder / "record.json").write_text(json.dumps(record))
+    assert in_process(monkeypatch, str(folder), program="evaluate.py") == 2
+    (folder / "record.json").unlink()
+    (folder / "config.yaml").write_text(json.dumps(record["config"]))
+    assert in_process(monkeypatch, str(folder), program="evaluate.py") == 2
     lines = capsys.readouterr().err.splitlines()
-    assert "has a record but no weights.pt" in lines[0]
-    assert "weights.pt is not what record.json was written with" in lines[1]
+    assert [line.partition("}")[0] for line in lines] == ["model.init=${oc.env:SECRET"] * 2
+    assert "leaked" not in str(lines)
 
 
-def test_the_program_and_its_help(tmp_path: Path) -> None:
-    wrapper = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    check = f"{wrapper}; print('torch' in sys.modules)"
-    path = f"import sys; sys.path.insert(0, {str(EVALUATE.parent)!r}); "
-    command = [sys.executable, "-c", path + check, str(EVALUATE), "--help"]
+def test_the_help_is_there_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", str(TRAIN.with_name("evaluate.py")), "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False"
-    assert "checkpoint=resnet20.th" in done.stdout
+    assert not re.search(r"(?m)\| +(torch|pandas)$", done.stderr), "what is slow to import"
+    assert "resnet20.th model=resnet20" in done.stdout
 
 
-def test_many_classes_are_shown_by_error() -> None:
-    confusion = torch.eye(100, dtype=torch.int64) * 10
-    confusion[7] = 0
-    confusion[7, 3], confusion[7, 7] = 9, 1
-    confusion[50] = 0  # no picture of this class
-    names = [f"class[{i}]" for i in range(100)]  # a folder may be called like that, and rich reads brackets
-    assert class_errors(confusion)[7] == 90
-    assert class_errors(confusion)[50] is None
-    assert confused_pairs(confusion) == [(7, 3, 9)]
-    console = Console(width=120, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(class_table(confusion, names))
-    text = console.export_text()
-    assert "The 20 classes with the highest error, of 100" in text
+def test_many_classes_are_shown_by_error(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = torch.eye(100, dtype=torch.int64) * 10
+    counts[7] = 0
+    counts[7, 3], counts[7, 7] = 9, 1
+    counts[50] = 0  # no image of this class
+    names = [f"class[{i}]" for i in range(100)]  # rich gives brackets a meaning
+    confusion = pd.DataFrame(counts.numpy(), names, names)
+    assert by_class(confusion)["error"].isna().sum() == 1
+    assert confused_pairs(confusion).reset_index().values.tolist() == [["class[7]", "class[3]", 9]]
+    show_confusion(confusion, matrix=False)
+    text = capsys.readouterr().out
+    assert "Error by class, percent: the 20 highest of 100" in text
     first = next(line for line in text.splitlines() if "class" in line and "│" in line)
     assert [cell.strip() for cell in first.strip("│").split("│")] == ["class[7]", "10", "9", "90.00", "class[3] (9)"]
-    assert sum("│" in line for line in text.splitlines()) == 20
+    assert len(re.findall("│ class.*│", text)) == 20 + 1, "and the most confused pair"

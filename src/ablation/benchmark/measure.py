@@ -1,251 +1,115 @@
-"""`src/benchmark.py` from its options to its tables and its JSON file; `contenders` does the measuring."""
+"""What `src/benchmark.py` does: contenders, whole runs, gangs and profile, as tables and as one JSON file."""
 
 import argparse
-import resource
-import statistics
-import sys
-from collections.abc import Callable
-from dataclasses import asdict
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from tempfile import TemporaryDirectory, mkdtemp
 
+import pandas as pd
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from ablation import data
-from ablation.benchmark.contenders import (
-    Contender,
-    Gang,
-    Measured,
-    Ours,
-    UsualScript,
-    bytes_per_step,
-    composed,
-    copy_bandwidth,
-    in_turn,
-    kernels_per_step,
-    operations,
-    random_pictures,
-    restored,
-)
-from ablation.benchmark.costs import costs_of_a_run, whole_runs
+from ablation.benchmark.contenders import Contender, Project, compared, in_turn, take, usual_script
+from ablation.benchmark.profiling import memory_floor, operations
+from ablation.config import compose
 from ablation.config.schema import ROOT, Config
-from ablation.data import Splits
-from ablation.errors import UserError
-from ablation.runs.build import build_network
+from ablation.data import Images, Splits
+from ablation.evaluation.confusion import show
+from ablation.runs.build import load_data
 from ablation.runs.environment import environment
 from ablation.runs.record.files import write_json
+from ablation.runs.run import run
+from ablation.tracking.tracker import finish
 from ablation.training import devices
 
-STEPS = {"cuda": 200, "cpu": 8, "mps": 50}
-"""Steps a round, by the type of the device."""
-
-WHOLE_RUNS = {"cuda": 6400, "cpu": 0, "mps": 0}
-"""Steps of the runs that are measured as a whole: a tenth of the paper's, where that is a matter of seconds."""
-
-SHOWN_OPERATIONS = 10
-
-DEFAULT, NOT_FUSED, REFERENCE, USUAL = "default", "default, not fused", "reference", "usual script"
+STEPS = {"cuda": 200, "cpu": 8, "mps": 50}  # a round
+WHOLE_RUNS = {"cuda": 6400}  # steps of a whole run: a tenth of the paper's, where that is a matter of seconds
 
 
-def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Everything the options ask for: printed, written to `options.output`, and returned. Raises UserError."""
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device = devices.pick_device(options.device, "--device")
-    config = composed(options.model, options.batch_size)
-    splits, source = pictures(options)
-    console.print(source)
-    if options.batch_size > len(splits.train):
-        raise UserError("--batch-size", options.batch_size, f"must be at most {len(splits.train)} here")
-    steps = options.steps or STEPS[device.type]
-    builders = contenders(options, config, splits, device)
-    counts = dict.fromkeys(builders, options.batch_size)
-    measured, built = in_turn(builders, device, counts, options.rounds, steps, console.print)
-    default = built[DEFAULT]
-    assert isinstance(default, Ours)
-    result: dict[str, Any] = {
-        "model": options.model,
-        "batch_size": options.batch_size,
-        "rounds": options.rounds,
-        "steps_per_round": steps,
-        "data": source,
-        "environment": environment(device, default.precision, default.compiled, deterministic=False),
-        "contenders": {name: described(m, measured[USUAL]) for name, m in measured.items()},
-    }
-    console.print(speed_table(options, result["environment"], measured))
-    result["costs_percent"] = costs_of_a_run(config, splits, device, measured[DEFAULT].seconds)
-    console.print(costs_table(result["costs_percent"]))
-    if whole := options.whole_runs if options.whole_runs is not None else WHOLE_RUNS[device.type]:
-        result["whole_runs"] = end_to_end(config, splits, device, options.rounds, whole)
-        console.print(end_to_end_line(result["whole_runs"]))
+def measure(options: argparse.Namespace) -> None:
+    """Measure what the options ask for, show it, and write it to `options.output`. Raises UserError."""
+    torch.set_num_threads(options.threads or torch.get_num_threads())
+    device, batch = devices.pick_device(options.device, "--device"), options.batch_size
+    steps, config = options.steps or STEPS[device.type], composed(options)
+    real = config.data.name == "cifar10"
+    source = "CIFAR-10" if real else "RANDOM images, for want of --data-root: speeds are the same, errors mean nothing"
+    print(f"images: {source}")
+    splits = load_data(config) if real else noise()
+    default = Project(config, splits, device)
+    reference = Project(composed(options, "trainer=reference"), splits, device)
+    contenders: dict[str, Contender] = {"default": partial(take, [default]), "reference": partial(take, [reference])}
+    contenders["usual script"] = usual_script(config, splits, device, options.workers, steps)
     if device.type == "cuda":
-        result["gpu"] = gpu(options, config, splits, device, default, measured[DEFAULT], console)
-    result["operations_percent"] = operations(default, device)  # last: on CUDA a profiler slows what follows it
-    console.print(operations_table(result["operations_percent"]))
-    result["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
+        contenders["not fused"] = partial(take, [Project(composed(options, "trainer.fused=false"), splits, device)])
+    rates = in_turn(contenders, device, options.rounds, steps)
+    speeds = compared(rates, batch, batch * rates["usual script"])
+    where = environment(device, default.precision, default.fused, False)
+    about = f"{options.model}, batch {batch}, {options.rounds} rounds of {steps} steps; {where['device_name']}, "
+    about += f"{where['threads']} threads, {where['precision']}, torch {where['torch']}, commit {where['git_commit']}"
+    show(about, speeds, "trainer")
+    result = {"model": options.model, "data": source, "batch_size": batch, "rounds": options.rounds, "steps": steps}
+    result |= {"environment": where, "contenders": speeds.to_dict("index"), "steps_per_second": rates.to_dict("list")}
+    if whole := WHOLE_RUNS.get(device.type, 0) if options.whole_runs is None else options.whole_runs:
+        runs = whole_runs(config, device, options.rounds, whole)
+        show(f"{whole} steps on {config.data.name}", runs, "")
+        result["whole_runs"] = {"steps": whole, "data": config.data.name, **runs.to_dict("index")}
+    if device.type == "cuda":
+        sizes = sorted({1, *options.gangs})
+        members = [default, *(Project(config, splits, device) for _ in range(sizes[-1] - 1))]
+        gangs = {f"{size} at once": partial(take, members[:size]) for size in sizes}
+        gang_rates = in_turn(gangs, device, options.rounds, steps)
+        gang_speeds = compared(gang_rates, batch * pd.Series(sizes, list(gangs)), batch * gang_rates["1 at once"])
+        show("Networks at once, a stream each; ratio to one", gang_speeds, "gang")
+        floor = memory_floor(default, splits.train.images[:batch], 1 / rates["default"].median(), device)
+        show("A step of the default", pd.DataFrame([floor]), "")
+        result["gpu"] = {"gangs": gang_speeds.to_dict("index"), **floor}
+    shares = operations(default, device)  # last: on CUDA a profiler slows what follows it
+    show("A step of the default by torch.profiler", shares.head(10), "operation")
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(options.output, result)
-    console.print(f"written: {options.output}")
-    return result
+    write_json(options.output, result | {"operations": shares.to_dict("index")})
+    print(f"written: {options.output}")
 
 
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes in what getrusage counts memory in."""
-
-
-def pictures(options: argparse.Namespace) -> tuple[Splits, str]:
-    """The real CIFAR-10, or noise in its shape, and a line that says which. Raises UserError for an unfit folder."""
+def composed(options: argparse.Namespace, *overrides: str) -> Config:
+    """The model by the paper's recipe, on CIFAR-10 if it is there, else on digits (for whole runs)."""
     root = options.data_root or ROOT / "data"
-    if options.data_root and not restored(root):
-        raise UserError("--data-root", root, "must be the folder that holds cifar-10-batches-py")
-    if restored(root):
-        return data.load("cifar10", root, 0, 0), "pictures: CIFAR-10"
-    return random_pictures(), "pictures: RANDOM ones, for want of --data-root; speeds are the same, errors mean nothing"
+    name = "cifar10" if (root / "cifar-10-batches-py").is_dir() else "digits"
+    fixed = [f"model={options.model}", f"data={name}", f"data.batch_size={options.batch_size}"]
+    config = compose.compose([*fixed, "schedule.steps=1000000", *overrides])
+    return replace(config, data=replace(config.data, root=str(root)))
 
 
-def contenders(
-    options: argparse.Namespace, config: Config, splits: Splits, device: torch.device
-) -> dict[str, Callable[[], Contender]]:
-    """Name -> what builds the contender; the default without its fused batch norm as well."""
-    reference = composed(options.model, options.batch_size, "trainer=reference")
-    not_fused = composed(options.model, options.batch_size, "trainer.fused=false")
-
-    def usual() -> Contender:
-        network = build_network(config, len(splits.classes), torch.device("cpu"))
-        network = network.to(memory_format=torch.contiguous_format)
-        return UsualScript(network, splits.train, device, options.batch_size, options.workers)
-
-    return {
-        DEFAULT: partial(Ours, config, splits, device),
-        NOT_FUSED: partial(Ours, not_fused, splits, device),
-        REFERENCE: partial(Ours, reference, splits, device),
-        USUAL: usual,
-    }
+def noise() -> Splits:
+    """Random images in the shape of CIFAR-10."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (50_000, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    train = Images(images, torch.randint(10, (50_000,), generator=generator))
+    return Splits(train, None, train[:10_000], tuple("0123456789"), "random")
 
 
-def described(measured: Measured, baseline: Measured) -> dict[str, Any]:
-    """A contender's numbers for the JSON file."""
-    median, least, greatest = measured.ratio(baseline)
-    return {
-        "images_per_second": measured.images_per_second,
-        "ms_per_step": 1000 * measured.seconds,
-        "ms_per_step_rounds": [1000 * seconds for seconds in measured.seconds_per_step],
-        "ratio_to_usual": {"median": median, "least": least, "greatest": greatest},
-        "warm_up_seconds": measured.warm_up_seconds,
-        "held_bytes": measured.held_bytes,
-        "step_bytes": measured.step_bytes,
-    }
+def whole_runs(config: Config, device: torch.device, rounds: int, steps: int) -> pd.DataFrame:
+    """Runs of `steps` with all they write, show and upload, two checkpoints; and their steps and evaluations alone."""
+    half = -(-steps // 2)
+    trainer = replace(config.trainer, evaluate_every=half, checkpoint_every=half, progress=True)
+    config = replace(config, trainer=trainer, schedule=replace(config.schedule, steps=steps))
 
+    def whole(_steps: int) -> None:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            outcome = run(replace(config, results=mkdtemp(dir=results)))
+        assert outcome.state == "done", outcome.message
 
-def speed_table(options: argparse.Namespace, where: dict[str, Any], measured: dict[str, Measured]) -> Table:
-    """The contenders side by side."""
-    title = (
-        f"{options.model}, batch {options.batch_size}: medians of {options.rounds} rounds; {where['device_name']}, "
-        f"{where['threads']} threads, torch {where['torch']}, {where['precision']}, "
-        f"commit {(where['git_commit'] or 'unknown')[:8]}{' and changes' if where['git_dirty'] else ''}"
-    )
-    table = Table(title=title, title_justify="left")
-    table.add_column("trainer")
-    for column in ("images/s", "ms/step", "times the usual", "warm-up s", "peak GiB"):
-        table.add_column(column, justify="right")
-    for name, one in measured.items():
-        median, least, greatest = one.ratio(measured[USUAL])
-        memory = one.held_bytes + one.step_bytes
-        peak = f"{memory / 2**30:.2f}" if memory else ""
-        ratio = f"{median:.2f} ({least:.2f} to {greatest:.2f})"
-        speed, ms = f"{one.images_per_second:,.0f}", f"{1000 * one.seconds:.2f}"
-        table.add_row(name, speed, ms, ratio, f"{one.warm_up_seconds:.1f}", peak)
-    return table
+    def alone(_steps: int) -> None:
+        splits = load_data(config)
+        project, test = Project(config, splits, device), splits.test
+        for step, images in ((half, test), (steps, test), (steps, test), (steps, splits.train)):
+            take([project], step - project.training.step)
+            with project.stream:
+                project.training.read_sums()
+                project.training.evaluate(images)
 
-
-def operations_table(shares: dict[str, float]) -> Table:
-    """Where a step of the default trainer spends its time."""
-    table = Table(title="A step of the default trainer (torch.profiler)", title_justify="left")
-    table.add_column("operation")
-    table.add_column("% of its time", justify="right")
-    for name, share in list(shares.items())[:SHOWN_OPERATIONS]:
-        table.add_row(name[:70], f"{share:.1f}")
-    rest = list(shares.values())[SHOWN_OPERATIONS:]
-    table.add_row(f"{len(rest)} others", f"{sum(rest):.1f}")
-    return table
-
-
-def costs_table(costs: dict[str, float]) -> Table:
-    """What a run adds to its steps."""
-    table = Table(title="What a whole run adds to its steps (evaluations apart)", title_justify="left")
-    table.add_column("what")
-    table.add_column("% of the steps' time", justify="right")
-    for name, share in costs.items():
-        table.add_row(name, f"{share:.3f}")
-    table.add_row("together", f"{sum(costs.values()):.3f}")
-    return table
-
-
-def end_to_end(config: Config, splits: Splits, device: torch.device, rounds: int, steps: int) -> dict[str, Any]:
-    """Whole runs of `steps` beside the same steps and evaluations alone: seconds of each, and what is added."""
-    whole, bare = whole_runs(config, splits, device, rounds, steps)
-    longer = sorted(100 * (a.training / b.training - 1) for a, b in zip(whole, bare, strict=True))
-    once = [a.start + a.end - b.start - b.end for a, b in zip(whole, bare, strict=True)]
-    return {
-        "steps": steps,
-        "rounds": rounds,
-        "seconds": [asdict(one) for one in whole],
-        "seconds_of_the_steps_alone": [asdict(one) for one in bare],
-        "longer_percent": {"median": statistics.median(longer), "least": longer[0], "greatest": longer[-1]},
-        "once_seconds": statistics.median(once),
-    }
-
-
-def end_to_end_line(measured: dict[str, Any]) -> str:
-    """The same in a line."""
-    longer = measured["longer_percent"]
-    return (
-        f"a whole run of {measured['steps']} steps, beside its steps and evaluations alone: {longer['median']:+.1f} % "
-        f"({longer['least']:+.1f} to {longer['greatest']:+.1f} in {measured['rounds']} rounds) while it trains, and "
-        f"{measured['once_seconds']:.1f} s once"
-    )
-
-
-def gpu(
-    options: argparse.Namespace,
-    config: Config,
-    splits: Splits,
-    device: torch.device,
-    default: Ours,
-    alone: Measured,
-    console: Console,
-) -> dict[str, Any]:
-    """Gangs, kernels a step, and the share of the bandwidth floor."""
-    sizes = list(dict.fromkeys(int(size) for size in options.gangs.split(",")))
-    members = [default, *(Ours(config, splits, device) for _ in range(max(sizes) - 1))]
-    builders: dict[str, Callable[[], Contender]] = {f"{size} at once": partial(Gang, members[:size]) for size in sizes}
-    counts = {f"{size} at once": size * options.batch_size for size in sizes}
-    steps = options.steps or STEPS[device.type]
-    gangs, _ = in_turn(builders, device, counts, options.rounds, steps, console.print)
-    table = Table(title="Networks at once, a CUDA stream each", title_justify="left")
-    for column in ("gang", "images/s in all", "times one", "ms a step of all", "peak GiB"):
-        table.add_column(column, justify="right")
-    for size, (name, one) in zip(sizes, gangs.items(), strict=True):
-        ratio, peak = one.images_per_second / alone.images_per_second, size * alone.held_bytes / 2**30
-        table.add_row(name, f"{one.images_per_second:,.0f}", f"{ratio:.2f}", f"{1000 * one.seconds:.3f}", f"{peak:.2f}")
-    console.print(table)
-
-    itemsize = 2 if default.precision == "bfloat16" else 4
-    examples = default.training.normalization(splits.train.images[: options.batch_size].to(device))
-    moved = bytes_per_step(default.training.network, examples, itemsize)
-    bandwidth = copy_bandwidth(device)
-    floor = moved / bandwidth
-    kernels = kernels_per_step(default, device)
-    console.print(
-        f"{kernels} kernels a step; {moved / 1e6:,.0f} MB to move at {bandwidth / 1e12:.2f} TB/s measured: "
-        f"{1000 * floor:.3f} ms, {100 * floor / alone.seconds:.0f} % of the step's {1000 * alone.seconds:.3f} ms"
-    )
-    return {
-        "gangs": {name: described(one, alone) for name, one in gangs.items()},
-        "kernels_per_step": kernels,
-        "bytes_per_step": moved,
-        "copy_bytes_per_second": bandwidth,
-        "floor_share_percent": 100 * floor / alone.seconds,
-    }
+    with TemporaryDirectory() as results:
+        rates = in_turn({"run": whole, "its steps alone": alone}, device, rounds, steps)
+        finish()  # the tracker's process, before the folder goes
+    batch = config.data.batch_size
+    return compared(rates, batch, batch * rates["its steps alone"])

@@ -1,5 +1,6 @@
 """From `conf/`, Hydra or a record to a checked `Config`."""
 
+import re
 from typing import Any
 
 import hydra
@@ -40,12 +41,21 @@ def from_dict(saved: dict[str, Any], changes: dict[str, str] | None = None) -> C
     """The checked `Config` of a record's `config`, with `changes` to it by dotted key. Raises UserError."""
     changes = changes or {}
     try:
-        config = typed(saved, OmegaConf.from_dotlist([f"{key}={value}" for key, value in changes.items()]))
+        config = typed(literal(saved), OmegaConf.from_dotlist([f"{key}={value}" for key, value in changes.items()]))
     except Exception as error:  # OmegaConf's and YAML's errors share no useful base class
         key = str(getattr(error, "full_key", None) or "config")
         raise UserError(key, changes.get(key, ""), f"does not fit schema {SCHEMA}: {first_line(error)}") from None
     check(config)
     return config
+
+
+def literal(value: Any) -> Any:
+    """`value` with each ${...} as plain text for OmegaConf: a record is data, and ${oc.env:NAME} would be resolved."""
+    if isinstance(value, dict):
+        return {key: literal(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [literal(one) for one in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def typed(*parts: Any) -> Config:

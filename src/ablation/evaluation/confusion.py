@@ -1,78 +1,56 @@
-"""A confusion matrix for people: error by class, the pairs most often taken for each other, the matrix itself."""
+"""A confusion matrix in tables: the error of each class, the most confused pairs, the matrix itself.
 
-from collections.abc import Sequence
+`confusion` always has the class names as its index, the true class, and as its columns, the predicted class.
+"""
 
+import numpy as np
+import pandas as pd
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from torch import Tensor
 
-MOST_CLASSES = 20
-"""More classes than these are not all shown: those with the highest error are."""
-
-PAIRS = 10
-"""How many of the most confused pairs are shown."""
+MOST_CLASSES = 20  # of more, those with the highest error are shown
+PAIRS = 10  # the most confused ones are shown
 
 
-def class_errors(confusion: Tensor) -> list[float | None]:
-    """Percent of each class's pictures that were taken for another; None for a class without pictures.
-
-    `confusion`: (classes, classes), row true, column predicted.
-    """
-    counts, right = confusion.sum(1).tolist(), confusion.diagonal().tolist()
-    return [100 * (n - ok) / n if n else None for n, ok in zip(counts, right, strict=True)]
-
-
-def confused_pairs(confusion: Tensor) -> list[tuple[int, int, int]]:
-    """(true, predicted, count) off the diagonal, the most frequent first, zeros left out."""
-    pairs = [
-        (true, predicted, int(count))
-        for true, row in enumerate(confusion.tolist())
-        for predicted, count in enumerate(row)
-        if true != predicted and count
-    ]
-    return sorted(pairs, key=lambda pair: -pair[2])
+def by_class(confusion: pd.DataFrame) -> pd.DataFrame:
+    """A row for each class: images, wrong ones, error in percent (NaN without images), what it is mostly taken for."""
+    images, others = confusion.sum(axis=1), off_diagonal(confusion)
+    wrong = others.sum(axis=1)
+    taken = others.idxmax(axis=1).astype(str) + " (" + others.max(axis=1).astype(str) + ")"
+    numbers = {"images": images, "wrong": wrong, "error": 100 * wrong / images}
+    return pd.DataFrame(numbers | {"taken for": taken.where(wrong > 0, "")})
 
 
-def class_table(confusion: Tensor, classes: Sequence[str]) -> Table:
-    """A row a class: its error, and what it is taken for most often."""
-    errors = class_errors(confusion)
-    shown = list(range(len(classes)))
-    title = "Error by class"
-    if len(shown) > MOST_CLASSES:
-        title = f"The {MOST_CLASSES} classes with the highest error, of {len(classes)}"
-        shown = sorted(shown, key=lambda i: -(errors[i] or 0.0))[:MOST_CLASSES]
-    nearest = {true: (predicted, count) for true, predicted, count in reversed(confused_pairs(confusion))}
-    table = Table(title=title, title_justify="left")
-    table.add_column("class")
-    for heading in ("pictures", "wrong", "error %"):
-        table.add_column(heading, justify="right")
-    table.add_column("most often taken for")
-    for i in shown:
-        count, error = int(confusion[i].sum()), errors[i]
-        taken = f"{escape(classes[nearest[i][0]])} ({nearest[i][1]})" if i in nearest else ""
-        percent = "" if error is None else f"{error:.2f}"
-        table.add_row(escape(classes[i]), f"{count:,}", str(count - int(confusion[i, i])), percent, taken)
-    return table
+def confused_pairs(confusion: pd.DataFrame) -> pd.DataFrame:
+    """True class -> (taken for, images) off the diagonal, the most frequent first, zeros left out."""
+    mistakes = off_diagonal(confusion).rename_axis("true class").reset_index()
+    pairs = mistakes.melt("true class", var_name="taken for", value_name="images").set_index("true class")
+    return pairs[pairs["images"] > 0].sort_values("images", ascending=False, kind="stable")
 
 
-def pair_table(confusion: Tensor, classes: Sequence[str]) -> Table:
-    """The most confused pairs, each direction on its own."""
-    table = Table(title="Most confused", title_justify="left")
-    for heading in ("true class", "taken for"):
-        table.add_column(heading)
-    table.add_column("pictures", justify="right")
-    for true, predicted, count in confused_pairs(confusion)[:PAIRS]:
-        table.add_row(escape(classes[true]), escape(classes[predicted]), str(count))
-    return table
+def off_diagonal(confusion: pd.DataFrame) -> pd.DataFrame:
+    """The mistakes: `confusion` with zeros on the diagonal."""
+    return confusion.mask(np.eye(len(confusion), dtype=bool), 0)
 
 
-def matrix_table(confusion: Tensor, classes: Sequence[str]) -> Table:
-    """The whole matrix; the diagonal stands out."""
-    table = Table(title="Confusion (row: true class)", title_justify="left")
-    table.add_column("")
-    for name in classes:
-        table.add_column(escape(name), justify="right")
-    for i, row in enumerate(confusion.tolist()):
-        cells = [f"[bold]{n}[/]" if i == j else str(n) if n else "." for j, n in enumerate(row)]
-        table.add_row(escape(classes[i]), *cells)
-    return table
+def show_confusion(confusion: pd.DataFrame, matrix: bool) -> None:
+    """Print the matrix if asked for, the errors by class, the most confused pairs."""
+    classes, title = by_class(confusion), "Error by class, percent"
+    if len(classes) > MOST_CLASSES:
+        title = f"{title}: the {MOST_CLASSES} highest of {len(classes)}"
+        classes = classes.sort_values("error", ascending=False, kind="stable").head(MOST_CLASSES)
+    if matrix:
+        show("Confusion (row: true class)", confusion, "")
+    show(title, classes, "class")
+    show("Most confused", confused_pairs(confusion).head(PAIRS), "true class")
+
+
+def show(title: str, frame: pd.DataFrame, index: str) -> None:
+    """Print `frame`, with its index named so: numbers on the right, fractions with two decimals, names as they are."""
+    shown, frame = Table(title=title, title_justify="left"), frame.reset_index(names=index)
+    for name, column in frame.items():
+        shown.add_column(escape(str(name)), justify="right" if pd.api.types.is_numeric_dtype(column) else "left")
+    for row in frame.itertuples(index=False):
+        shown.add_row(*("" if pd.isna(v) else escape(f"{v:,.2f}" if isinstance(v, float) else str(v)) for v in row))
+    Console(width=None if Console().is_terminal else 160).print(shown)
