@@ -20,7 +20,7 @@ from ablation.interrupts import Interrupts
 from ablation.runs.progress import show
 from ablation.runs.record.folder import RunFolder
 from ablation.runs.run import Work, guarded
-from ablation.tracking.tracker import finish, track
+from ablation.tracking import tracker
 from ablation.training import devices
 from ablation.training.step import Training
 
@@ -41,8 +41,6 @@ def costs_of_a_run(config: Config, splits: Splits, device: torch.device, step_se
         stack.enter_context(folder.held())
         folder.begin(config)
         begun = seconds(work.resume)
-        work.tracker = track(folder.path, config.tracker.mode, config.tracker.timeout)
-        stack.callback(work.tracker.close)
         stack.enter_context(redirect_stdout(io.StringIO()))
         shown = show(folder.name, 0, steps, None, alone=True)
         stack.callback(shown.close)
@@ -62,7 +60,7 @@ def costs_of_a_run(config: Config, splits: Splits, device: torch.device, step_se
         ends = seconds(work.layers)
     parts = {
         "progress and signals, every step": looks * steps,
-        "history, status and tracker, every epoch": rows * epochs,
+        "history and status, every epoch": rows * epochs,
         "checkpoint, every 2000 steps or as set": saves * (steps // config.trainer.checkpoint_every),
         "gradients at the start, layers for the record": begun + ends,
     }
@@ -119,7 +117,7 @@ def whole_run(config: Config, splits: Splits, device: torch.device) -> Phases:
         work = Work(config, folder, device, precision, splits)
         with folder.held():
             phases = phases_of(guarded(work, Interrupts(), alone=True), work.training, config.schedule.steps)
-        stack.callback(finish)  # the tracker's process is done before its folder goes
+        stack.callback(tracker.finish)  # the tracker's process is done before its folder goes
         assert folder.record() is not None, "a run that is measured comes to its end"
         return phases
 
@@ -180,7 +178,6 @@ def write_row(work: Work, row: dict[str, Any], shown: Callable[[dict[str, Any], 
     work.history.append(row)
     work.folder.status("running", 1, steps)
     shown(row, steps)
-    work.tracker.row()
 
 
 def seconds(function: Callable[[], object]) -> float:

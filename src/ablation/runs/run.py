@@ -32,7 +32,7 @@ from ablation.runs.record.files import write_atomically, write_json
 from ablation.runs.record.folder import Busy, RunFolder
 from ablation.runs.record.history import History
 from ablation.runs.record.outcome import Outcome, State
-from ablation.tracking.tracker import Silent, track
+from ablation.tracking import tracker
 from ablation.training import devices
 from ablation.training.evaluation import Evaluation
 
@@ -133,8 +133,6 @@ def guarded(work: "Work", interrupts: Interrupts, alone: bool) -> Steps:
         with suppress(UserError):
             folder.status("interrupted", work.training.step, steps, "ended at once; goes on from its last checkpoint")
         raise
-    finally:
-        work.tracker.close()
 
 
 class Work:
@@ -162,7 +160,6 @@ class Work:
         self.gradients_at_start: dict[str, float] = {}
         self.best: dict[str, Any] = {"error": math.inf, "step": 0, "evaluations_since": 0, "weights": None}
         self.history: History
-        self.tracker = Silent()
         self.window = Clock()
         self.resumed_at = self.saved_at = 0
         self.stopped_early = False
@@ -176,7 +173,7 @@ class Work:
             print(f"{self.folder.name}: {damaged}what was there is kept at {self.folder.set_aside(unfit)}", flush=True)
         self.folder.begin(config)
         self.resume()
-        self.tracker = track(self.folder.path, config.tracker.mode, config.tracker.timeout)
+        tracker.follow(self.folder.path, config.tracker.mode, config.tracker.timeout)
         steps, every = config.schedule.steps, config.trainer.evaluate_every or training.steps_per_epoch
         with ExitStack() as stack:
             shown = show(self.folder.name, training.step, steps, config.trainer.progress, alone)
@@ -191,7 +188,6 @@ class Work:
                 if training.step % every == 0 or training.step == steps:
                     row = yield from self.evaluate()
                     shown.row(row, steps)
-                    self.tracker.row()
                 if training.step % config.trainer.checkpoint_every == 0:
                     yield from self.settled()
                     self.save_checkpoint()

@@ -1,6 +1,9 @@
 """`record.json`: written once, when a run is finished, and read back."""
 
+from pathlib import Path
 from typing import Any
+
+from ablation.runs.record.files import read_json
 
 
 def is_record(value: Any) -> bool:
@@ -14,3 +17,11 @@ def is_record(value: Any) -> bool:
         return False
     kinds = ((errors, int | float), (steps, int), (texts, str))
     return all(isinstance(one, kind) for those, kind in kinds for one in those)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The record. Raises ValueError if it cannot be used."""
+    found = read_json(path)
+    if not is_record(found):
+        raise ValueError("not a record")
+    return dict(found)
