@@ -50,7 +50,12 @@ def sync(folder: Path, options: argparse.Namespace) -> str:
     """Upload a run. Returns what happened in a line. Raises UserError if it cannot be uploaded."""
     from ablation.tracking.uploads import RunUpload, read_config
 
-    tracker = read_config(folder).tracker
+    try:
+        tracker = read_config(folder).tracker
+    except UserError as error:
+        if options.runs:
+            raise
+        return f"{folder.name}: {error}; passed over"
     project, entity = options.project or tracker.project, options.entity or tracker.entity
     tracker = replace(tracker, mode="online", project=project, entity=entity, timeout=options.timeout)
     try:
