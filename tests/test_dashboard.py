@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import records_factory
+import runs
 from wandb_server import WandbServer
 
 pytest.importorskip("wandb_workspaces", reason="pip install -e '.[dashboards]'")
@@ -68,7 +68,7 @@ def test_panels_show_what_is_logged() -> None:
     from ablation.tracking.dashboards import as_json
 
     view = as_json("me", "ablation")
-    config = records_factory.record(20, True)["config"] | {"cell": ""}
+    config = runs.small(Path()).to_dict()
     for panel in [panel for group in panels(view).values() for panel in group]:
         settings = panel["config"]
         kind = panel["viewType"]
@@ -83,13 +83,8 @@ def test_panels_show_what_is_logged() -> None:
             assert set(settings["metrics"]) <= SUMMARY
             group, _, key = settings["groupBy"].split(".")
             assert key in config[group]
-    sides = [panel["config"]["metrics"] for panel in panels(view)["Degradation"]]
-    assert sides == [
-        ["plain/train_error"],
-        ["residual/train_error"],
-        ["plain/test_error"],
-        ["residual/test_error"],
-    ]
+    sides = [panel["config"]["metrics"][0] for panel in panels(view)["Degradation"]]
+    assert sides == ["plain/train_error", "residual/train_error", "plain/test_error", "residual/test_error"]
 
 
 def test_push_creates_and_then_updates_one_workspace(server: WandbServer) -> None:
@@ -111,8 +106,7 @@ def test_without_a_server_one_line_and_exit_status_2(
 ) -> None:
     run = tmp_path / "runs" / "run-0123"
     run.mkdir(parents=True)
-    config = records_factory.record(20, False)["config"] | {"shortcut": {}, "tracker": {}}
-    (run / "config.yaml").write_text(json.dumps(config))
+    (run / "config.yaml").write_text(json.dumps(runs.small(tmp_path).to_dict()))
     (run / "status.json").write_text(json.dumps({"id": "0123", "status": "done"}))
     arguments = [command, "--timeout", "1", *(["--results", str(tmp_path)] if command == "sync" else [])]
     for fault, said in (("error", "answers with status 500"), ("hang", "did not answer"), (None, "cannot be reached")):

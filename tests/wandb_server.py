@@ -1,7 +1,7 @@
-"""A W&B server on the loopback, for tests: it speaks what wandb 0.31 needs, keeps what arrives, and fails on request.
+"""A W&B server on the loopback, for tests: it answers what wandb 0.31 asks, keeps what arrives, and fails on request.
 
 Notable: like W&B it keeps a run's history by line number (`offset` of a file_stream request), answers a resume with the
-last line, and takes the same artifact twice for one. It knows no users: any key is right.
+last line, and takes the same artifact twice for one. It has no users: any key is right.
 """
 
 import gzip
@@ -17,10 +17,21 @@ from urllib.parse import unquote
 
 KEY = "0123456789" * 4
 
+USER = {"id": "u", "entity": "me", "username": "me", "email": "", "flags": "{}", "teams": {"edges": []}}
+
+CONSTANT: dict[str, Any] = {
+    "Viewer": {"viewer": USER},
+    "GetDefaultEntity": {"viewer": USER},
+    "ServerFeaturesQuery": {"serverInfo": {"features": []}},
+    "OrganizationCoreWeaveOrganizationID": {"entity": {"organization": None}},
+    "ArtifactType": {"project": {"artifact": None}},
+}
+"""GraphQL operation -> its data, where that is always the same."""
+
 
 @dataclass
 class Run:
-    """What the server knows of one run."""
+    """What has arrived of one run."""
 
     name: str
     fields: dict[str, Any] = field(default_factory=dict)
@@ -61,7 +72,7 @@ class Run:
 
 
 class WandbServer(ThreadingHTTPServer):
-    """`fault` is None, "error" (status 500) or "hang" (no answer); `hang_after` rows it hangs by itself."""
+    """`fault` is None, "error" (status 500) or "hang" (no answer)."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -76,7 +87,6 @@ class WandbServer(ThreadingHTTPServer):
         self.operations: list[str] = []
         self.unknown: list[str] = []
         self.fault: str | None = None
-        self.hang_after: int | None = None
         self.released = threading.Event()
 
     def __enter__(self) -> "WandbServer":
@@ -111,24 +121,13 @@ class WandbServer(ThreadingHTTPServer):
     def answer(self, operation: str, given: dict[str, Any]) -> Any:
         """The data of a GraphQL operation."""
         self.operations.append(operation)
+        if operation in CONSTANT:
+            return CONSTANT[operation]
         method = getattr(self, f"on_{operation}", None)
         if method is None:
             self.unknown.append(operation)
             return None
         return method(given)
-
-    def on_Viewer(self, _given: dict[str, Any]) -> Any:
-        team = {"edges": []}
-        return {"viewer": {"id": "u", "entity": "me", "username": "me", "email": "", "flags": "{}", "teams": team}}
-
-    def on_GetDefaultEntity(self, _given: dict[str, Any]) -> Any:
-        return {"viewer": {"id": "u", "entity": "me"}}
-
-    def on_ServerFeaturesQuery(self, _given: dict[str, Any]) -> Any:
-        return {"serverInfo": {"features": []}}
-
-    def on_OrganizationCoreWeaveOrganizationID(self, _given: dict[str, Any]) -> Any:
-        return {"entity": {"organization": None}}
 
     def on_RunResumeStatus(self, given: dict[str, Any]) -> Any:
         run = self.runs.get(given["name"])
@@ -172,9 +171,6 @@ class WandbServer(ThreadingHTTPServer):
         files = [{"name": name, "uploadUrl": f"{self.url}/upload/{given['run']}/{name}"} for name in given["files"]]
         return {"createRunFiles": {"runID": f"id-{given['run']}", "uploadHeaders": [], "files": files}}
 
-    def on_ArtifactType(self, _given: dict[str, Any]) -> Any:
-        return {"project": {"artifact": None}}
-
     def on_CreateArtifact(self, given: dict[str, Any]) -> Any:
         given = given.get("input") or given
         name = given.get("artifactCollectionName") or given.get("artifactCollectionNames", ["?"])[0]
@@ -203,8 +199,6 @@ class WandbServer(ThreadingHTTPServer):
         run.preempting |= bool(sent.get("preempting"))
         if sent.get("complete"):
             run.complete, run.exit_code = True, sent.get("exitcode")
-        if self.hang_after is not None and len(run.lines.get("wandb-history.jsonl", {})) >= self.hang_after:
-            self.fault = "hang"
 
 
 class Handler(BaseHTTPRequestHandler):

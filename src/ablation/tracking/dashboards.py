@@ -22,8 +22,6 @@ NAME = "Does depth help?"
 VIEW = "nw-ablationdepth-v"
 """The name by which the server finds the workspace; its address ends in ?nw=ablationdepth."""
 
-CELL = wr.Config("cell")
-
 
 def workspace(entity: str, project: str) -> ws.Workspace:
     """The whole workspace; asks no server."""
@@ -31,14 +29,7 @@ def workspace(entity: str, project: str) -> ws.Workspace:
         entity=entity,
         project=project,
         name=NAME,
-        sections=[
-            section("Degradation (He et al. 2015, Sec. 4.2, Figure 6)", degradation(), columns=2),
-            section("Depth (Table 6)", depth(), columns=3),
-            section("Shortcuts, optimizers, augmentations", variations(), columns=3),
-            section("Health", health(), columns=3),
-            section("Layers (Figure 7) and confusion", layers(), columns=2),
-            section("Sweeps", [wr.MediaBrowser(title="Figures of the report", media_keys=["figures/*"])], columns=1),
-        ],
+        sections=[section(name, panels) for name, panels in sections().items()],
         settings=ws.WorkspaceSettings(x_axis="step", max_runs=100, smoothing_type="none"),
         runset_settings=ws.RunsetSettings(
             groupby=[expr.Config("cell")],
@@ -50,10 +41,47 @@ def workspace(entity: str, project: str) -> ws.Workspace:
     return made
 
 
-def section(name: str, panels: list[Any], columns: int) -> ws.Section:
-    """An open section with its panels in rows."""
+def section(name: str, panels: list[Any]) -> ws.Section:
+    """An open section with up to three panels in a row; four make two rows."""
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     layout = ws.SectionLayoutSettings(columns=columns, rows=math.ceil(len(panels) / columns))
     return ws.Section(name=name, panels=panels, is_open=True, layout_settings=layout)
+
+
+def sections() -> dict[str, list[Any]]:
+    """Section name -> its panels."""
+    return {
+        "Degradation (He et al. 2015, Sec. 4.2, Figure 6)": [
+            curve("plain/train_error", "Plain nets: training error, augmented images", "%"),
+            curve("residual/train_error", "Residual nets: training error, augmented images", "%"),
+            curve("plain/test_error", "Plain nets: test error", "%"),
+            curve("residual/test_error", "Residual nets: test error", "%"),
+        ],
+        "Depth (Table 6)": [
+            against_depth("final/train_error", "Training error, clean images, against depth"),
+            against_depth("final/test_error", "Test error against depth"),
+            against_depth("test_error_min", "Least test error (selected on the test set) against depth"),
+        ],
+        "Shortcuts, optimizers, augmentations": [
+            by_group(wr.BarPlot, f"{title} by {group}, %", wr.Config(f"{group}.name"), metrics=[key])
+            for key, title in (("final/test_error", "Test error"), ("final/train_error", "Training error"))
+            for group in ("shortcut", "optimizer", "augmentation")
+        ],
+        "Health": [
+            curve("running_train_loss", "Training loss", "nats", log_y=True),
+            curve("test_loss", "Test loss", "nats", log_y=True),
+            curve("lr", "Learning rate", "", log_y=True),
+            curve("layer/gradient_norm_start", "Gradient norms at the start", "L2 norm", "layer/index", log_y=True),
+            curve("layer/gradient_norm_end", "Gradient norms at the end", "L2 norm", "layer/index", log_y=True),
+            curve("images_per_second", "Training throughput", "images/s"),
+        ],
+        "Layers (Figure 7) and confusion": [
+            curve("layer/response_std", "Standard deviation of the layer responses", "", "layer/index"),
+            wr.WeavePanelSummaryTable(table_name="confusion"),
+            wr.WeavePanelSummaryTable(table_name="layers"),
+        ],
+        "Sweeps": [wr.MediaBrowser(title="Figures of the report", media_keys=["figures/*"], num_columns=2)],
+    }
 
 
 def by_group(panel: type[Any], title: str, groupby: Any, **settings: Any) -> Any:
@@ -64,52 +92,12 @@ def by_group(panel: type[Any], title: str, groupby: Any, **settings: Any) -> Any
 def curve(key: str, title: str, unit: str, x: str = "step", **settings: Any) -> Any:
     """A key against the step or the layer, a line for each cell."""
     titles = {"title_x": x.removesuffix("/index"), "title_y": unit}
-    return by_group(wr.LinePlot, title, CELL, x=x, y=[key], max_runs_to_show=100, **titles, **settings)
+    return by_group(wr.LinePlot, title, wr.Config("cell"), x=x, y=[key], max_runs_to_show=100, **titles, **settings)
 
 
-def degradation() -> list[Any]:
-    """Figure 6: training and test error, plain nets on the left, residual nets on the right."""
-    kinds = (("plain", "Plain nets"), ("residual", "Residual nets"))
-    errors = (("train_error", "training error, augmented images"), ("test_error", "test error"))
-    return [curve(f"{kind}/{key}", f"{title}: {error}", "%") for key, error in errors for kind, title in kinds]
-
-
-def depth() -> list[Any]:
-    """The final iterate's errors against the depth: each run a point, and their running mean."""
-    keys = (
-        ("final/train_error", "Training error, clean images, against depth"),
-        ("final/test_error", "Test error against depth"),
-        ("test_error_min", "Least test error (selected on the test set) against depth"),
-    )
-    x = wr.Config("model.depth")
-    return [wr.ScatterPlot(title=title, x=x, y=wr.SummaryMetric(key), running_ymean=True) for key, title in keys]
-
-
-def variations() -> list[Any]:
-    """The final errors by the choice in each config group."""
-    return [
-        by_group(wr.BarPlot, f"{title} by {group}, %", wr.Config(f"{group}.name"), metrics=[key])
-        for key, title in (("final/test_error", "Test error"), ("final/train_error", "Training error"))
-        for group in ("shortcut", "optimizer", "augmentation")
-    ]
-
-
-def health() -> list[Any]:
-    """What separates a sick run from a slow one."""
-    return [
-        curve("running_train_loss", "Training loss", "nats", log_y=True),
-        curve("test_loss", "Test loss", "nats", log_y=True),
-        curve("lr", "Learning rate", "", log_y=True),
-        curve("layer/gradient_norm_start", "Gradient norms at the start", "L2 norm", "layer/index", log_y=True),
-        curve("layer/gradient_norm_end", "Gradient norms at the end", "L2 norm", "layer/index", log_y=True),
-        curve("images_per_second", "Training throughput", "images/s"),
-    ]
-
-
-def layers() -> list[Any]:
-    """Figure 7, and which classes are mistaken for which."""
-    tables = [wr.WeavePanelSummaryTable(table_name=name) for name in ("confusion", "layers")]
-    return [curve("layer/response_std", "Standard deviation of the layer responses", "", "layer/index"), *tables]
+def against_depth(key: str, title: str) -> Any:
+    """A value of the summary against the depth: each run a point, and their running mean."""
+    return wr.ScatterPlot(title=title, x=wr.Config("model.depth"), y=wr.SummaryMetric(key), running_ymean=True)
 
 
 def as_json(entity: str, project: str) -> Any:

@@ -45,9 +45,7 @@ class RunUpload:
     def __init__(self, folder: Path, tracker: Tracker, directory: Path) -> None:
         """Begin. Raises UserError if `folder` holds no run, or as `begin`."""
         self.folder = folder
-        config, run_id = read_config(folder), read_status(folder).get("id")
-        if run_id is None:
-            raise UserError("RUN", folder, "is not the folder of a run: it has no status.json that can be read")
+        config, run_id = read_config(folder), read_status(folder)["id"]
         self.kind = "residual" if config.model.residual else "plain"
         self.lock = FileLock(folder.parent.parent / "locks" / f"{folder.name}.wandb.lock", timeout=tracker.timeout)
         try:
@@ -78,7 +76,7 @@ class RunUpload:
 
     def update(self) -> bool:
         """Log the history's new rows. Returns whether the run has ended."""
-        ended = read_status(self.folder).get("status") != "running"  # read first: then the history is complete
+        ended = read_status(self.folder)["status"] != "running"  # read first: then the history is complete
         self.rows, _ = history.read(self.folder / "history.jsonl")
         for row in self.rows:
             values = {key: value for key, value in row.items() if value is not None}
@@ -104,11 +102,11 @@ class RunUpload:
         """Write how the run ended. Raises UserError if the server stops answering."""
         now = read_status(self.folder)
         state = "killed" if now["status"] == "running" else now["status"]
-        for key in MINIMA:
-            if values := [row[key] for row in self.rows if row.get(key) is not None]:
-                self.run.summary[f"{key}_min"] = min(values)
-        self.run.summary.update({"status": state} | ({"message": now["message"]} if now.get("message") else {}))
         try:
+            for key in MINIMA:
+                if values := [row[key] for row in self.rows if row.get(key) is not None]:
+                    self.run.summary[f"{key}_min"] = min(values)
+            self.run.summary.update({"status": state, "message": now["message"]})
             if state == "done":
                 self.log_record(record.read(self.folder / "record.json"))
             if state == "interrupted":
@@ -123,11 +121,9 @@ class RunUpload:
         layers, classes = found["layers"], [str(name) for name in found["data"]["classes"]]
         confusion = [[name, *counts] for name, counts in zip(classes, found["confusion"], strict=True)]
         per_layer = [[layer["name"], *(layer[key] for key in LAYER_COLUMNS)] for layer in layers]
-        tables = {
-            "confusion": table(["true class", *classes], confusion),
-            "layers": table(["layer", *LAYER_COLUMNS], per_layer),
-        }
-        self.run.summary.update(final | tables)
+        self.run.summary["confusion"] = table(["true class", *classes], confusion)
+        self.run.summary["layers"] = table(["layer", *LAYER_COLUMNS], per_layer)
+        self.run.summary.update(final)
         measured = {key: found[key] for key in ("parameters", "environment", "timing", "weights_sha256")}
         self.run.config.update(measured | {"data_set": found["data"]}, allow_val_change=True)
         for index, layer in enumerate(layers, start=1):
@@ -146,8 +142,7 @@ def upload_sweep(job: dict[str, Any], tracker: Tracker, directory: Path) -> None
     run = begin(tracker, directory, run_id, group, group=group, job_type="sweep")
     figures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in sorted(page.parent.rglob("*.png"))}
     run.log(figures | {"report": wandb.Html(page.read_text(), inject=False)})
-    rows = job["rows"]
-    run.summary.update({"jobs": table(list(rows[0]), [list(row.values()) for row in rows])})
+    run.summary["jobs"] = table(list(job["rows"][0]), [list(row.values()) for row in job["rows"]])
     finish(run, 0)
 
 
@@ -253,8 +248,11 @@ def read_config(folder: Path) -> Config:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """How far the run is, or how it ended; empty if status.json cannot be read."""
-    return status.read(folder) or {}
+    """How far the run is, or how it ended. Raises UserError if status.json cannot be read."""
+    found = status.read(folder)
+    if found is None:
+        raise UserError("RUN", folder, "is not the folder of a run: it has no status.json that can be read")
+    return found
 
 
 def wandb_id(folder: Path, run_id: str) -> str:
