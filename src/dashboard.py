@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from filelock import Timeout
+
 from ablation.config.schema import ROOT, Tracker
 from ablation.errors import UserError
 from ablation.program import Parser, fail, make_unbreakable
@@ -55,16 +57,18 @@ def sync(folder: Path, options: argparse.Namespace) -> str:
     except UserError as error:
         if options.runs:
             raise
-        return f"{folder.name}: {error}; passed over"
+        return f"{folder.name}: passed over: {error}"
     project, entity = options.project or tracker.project, options.entity or tracker.entity
     tracker = replace(tracker, mode="online", project=project, entity=entity, timeout=options.timeout)
     try:
-        with held(folder), tempfile.TemporaryDirectory() as directory:  # not results/wandb, which leet shows
+        with held(folder):
+            pass
+        with tempfile.TemporaryDirectory() as directory:  # not results/wandb: leet would show the run twice
             upload = RunUpload(folder, tracker, Path(directory))
             upload.update()
             upload.close()
-    except Busy:
-        return f"{folder.name}: is being trained; passed over"
+    except (Busy, Timeout) as error:
+        return f"{folder.name}: passed over: {error}"
     return f"{folder.name}: {upload.logged} of {len(upload.rows)} rows were new; {upload.run.url}"
 
 
@@ -85,8 +89,7 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
 
 def main() -> None:
     """The whole program; exit status 2 for a user's mistake."""
-    quiet = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "WANDB__DISABLE_STATS": "true"}
-    os.environ |= quiet
+    os.environ |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "WANDB__DISABLE_STATS": "true"}
     sys.stdin = open(os.devnull)  # noqa: SIM115 - a missing key is an error: nobody is asked for one
     try:
         for line in lines(parse(sys.argv[1:])):

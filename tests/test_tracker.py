@@ -366,7 +366,7 @@ def test_a_run_that_cannot_be_tracked_is_one_line(folder: Path, capfd: pytest.Ca
         follow(folder)
     broken, locked = capfd.readouterr().out.splitlines()
     assert broken.startswith(f"W&B: {folder.name}: not tracked further: ")
-    assert locked.startswith(f"W&B: {folder.name}: not tracked further: W&B={folder.name}: another process uploads")
+    assert locked.startswith(f"W&B: {folder.name}: not tracked further: The file lock")
 
 
 def test_disabled_starts_nothing(tmp_path: Path) -> None:

@@ -43,15 +43,12 @@ class RunUpload:
     """One run on its way from its folder to W&B."""
 
     def __init__(self, folder: Path, tracker: Tracker, directory: Path) -> None:
-        """Begin. Raises UserError if `folder` holds no run, or as `begin`."""
+        """Begin. Raises filelock.Timeout if another process uploads the run, UserError if there is no run or server."""
         self.folder = folder
         config, run_id = read_config(folder), read_status(folder)["id"]
         self.kind = "residual" if config.model.residual else "plain"
         self.lock = FileLock(folder.parent.parent / "locks" / f"{folder.name}.wandb.lock", timeout=tracker.timeout)
-        try:
-            self.lock.acquire()  # the follower of a killed program may still be at work
-        except OSError as error:  # filelock's Timeout is one
-            raise UserError("W&B", folder.name, f"another process uploads this run ({error})") from None
+        self.lock.acquire()  # the follower of a killed program may still be at work
         try:
             self.run = begin(
                 tracker,
@@ -121,9 +118,9 @@ class RunUpload:
         layers, classes = found["layers"], [str(name) for name in found["data"]["classes"]]
         confusion = [[name, *counts] for name, counts in zip(classes, found["confusion"], strict=True)]
         per_layer = [[layer["name"], *(layer[key] for key in LAYER_COLUMNS)] for layer in layers]
-        self.run.summary["confusion"] = table(["true class", *classes], confusion)
-        self.run.summary["layers"] = table(["layer", *LAYER_COLUMNS], per_layer)
-        self.run.summary.update(final)
+        tables = {"confusion": table(["true class", *classes], confusion)}
+        tables["layers"] = table(["layer", *LAYER_COLUMNS], per_layer)
+        self.run.summary.update(final | tables)
         measured = {key: found[key] for key in ("parameters", "environment", "timing", "weights_sha256")}
         self.run.config.update(measured | {"data_set": found["data"]}, allow_val_change=True)
         for index, layer in enumerate(layers, start=1):
@@ -186,6 +183,8 @@ def begin(tracker: Tracker, directory: Path, run_id: str, name: str, **about: An
     except wandb.Error as error:
         raise wandb_error(error) from None
     link(directory, name, Path(run.settings.sync_dir))
+    if tracker.mode == "offline":
+        Path(run.settings.sync_file).with_suffix(".wandb.synced").touch()
     return run
 
 
@@ -224,8 +223,6 @@ def link(directory: Path, name: str, folder: Path) -> None:
                 old.unlink()
         run = folder.name.removeprefix("offline-")  # run-TIME-ID, by which leet finds the file
         (directory / f"run-{name.replace('/', '_')}-{run}").symlink_to(folder.relative_to(directory))
-        if run != folder.name:
-            next(folder.glob("*.wandb")).with_suffix(".wandb.synced").touch()
 
 
 def finish(run: Any, exit_code: int) -> None:
