@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import runs
 from filelock import FileLock
-from wandb_server import Run, WandbServer
+from wandb_server import Run, WandbServer, serving
 
 from ablation.tracking import tracker
 
@@ -26,13 +26,7 @@ LAYER_KEYS = ("response_std", "gradient_norm_start", "gradient_norm_end")
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServer]:
-    """A W&B server, and an environment in which wandb finds no other server and no other key."""
-    with WandbServer() as made:
-        for name, value in (made.environment | {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}).items():
-            monkeypatch.setenv(name, value)
-        yield made
-        tracker.finish()
-        assert not made.unknown, "wandb asked for something that the server does not have"
+    yield from serving(monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="module")

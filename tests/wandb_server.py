@@ -9,11 +9,16 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+import pytest
+
+from ablation.tracking import tracker
 
 KEY = "0123456789" * 4
 
@@ -98,25 +103,19 @@ class WandbServer(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
-    def wait_until(self, holds: Callable[[], bool], seconds: float = 30) -> None:
-        """Wait for something that another process does. Raises TimeoutError."""
+    def wait_until(self, holds: Callable[[], bool], seconds: float = 60) -> None:
+        """Wait for something that another process does."""
         deadline = time.monotonic() + seconds
         while not holds():
-            if time.monotonic() > deadline:
-                raise TimeoutError
+            assert time.monotonic() < deadline
             time.sleep(0.02)
 
-    def wait_for(self, operation: str, seconds: float = 30) -> None:
+    def wait_for(self, operation: str, seconds: float = 60) -> None:
         """Wait until a GraphQL operation has been asked for."""
         self.wait_until(lambda: operation in self.operations, seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: a client that leaves in mid-request is no fault here."""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What makes a wandb client talk to this server and to no other."""
-        return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
 
     def answer(self, operation: str, given: dict[str, Any]) -> Any:
         """The data of a GraphQL operation."""
@@ -199,6 +198,17 @@ class WandbServer(ThreadingHTTPServer):
         run.preempting |= bool(sent.get("preempting"))
         if sent.get("complete"):
             run.complete, run.exit_code = True, sent.get("exitcode")
+
+
+def serving(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServer]:
+    """For a fixture: a server, and an environment in which wandb finds no other server and no other key."""
+    with WandbServer() as made:
+        environment = {"WANDB_BASE_URL": made.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
+        for name, value in (environment | {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}).items():
+            monkeypatch.setenv(name, value)
+        yield made
+        tracker.finish()
+        assert not made.unknown, "wandb asked for something that the server does not have"
 
 
 class Handler(BaseHTTPRequestHandler):
