@@ -1,7 +1,7 @@
-"""Weights & Biases from what is on the disk: runs brought there later, and the project's workspace as code.
+"""Weights & Biases from the runs' own files: runs uploaded later, and the project's workspace as code.
 
-python src/dashboard.py sync [RUN ...]    bring runs to W&B from their own files; as often as one likes, no doubles
-python src/dashboard.py push              create the workspace, or bring it up to date
+python src/dashboard.py sync [RUN ...]    upload runs, as often as you like: nothing is ever there twice
+python src/dashboard.py push              create the workspace, or update it
 python src/dashboard.py show              print the workspace as JSON; needs neither key nor network
 """
 
@@ -9,18 +9,24 @@ import argparse
 import json
 import os
 import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+from filelock import Timeout
 
 from ablation.config.schema import ROOT, Tracker
 from ablation.errors import UserError
-from ablation.program import USER_MISTAKE, Parser, make_unbreakable
+from ablation.program import Parser, fail, make_unbreakable
+from ablation.runs.record.lock import Busy, held
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command and its options. Raises UserError."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="sync|push|show")
-    for name, text in (("sync", "runs to W&B"), ("push", "the workspace to W&B"), ("show", "the workspace as JSON")):
+    for name, text in (("sync", "upload runs"), ("push", "upload the workspace"), ("show", "print the workspace")):
         command = commands.add_parser(name, help=text, allow_abbrev=False)
         command.add_argument("--project", help="W&B project; default: the run's own, or ablation")
         command.add_argument("--entity", help="W&B user or team; default: the key's own")
@@ -32,44 +38,66 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def sync(options: argparse.Namespace) -> None:
-    """Bring the runs to W&B, a line each. Raises UserError."""
-    from ablation.tracking.sync import run_folders
-    from ablation.tracking.sync import sync as bring
-
-    for folder in run_folders(options.results.resolve(), options.runs):
-        print(bring(folder, options.project, options.entity, options.timeout), flush=True)
-
-
-def push(options: argparse.Namespace) -> None:
-    """Create or update the workspace. Raises UserError."""
-    from ablation.tracking.dashboards import push as bring
-
-    address, there = bring(options.entity, options.project or Tracker.project, options.timeout)
-    print(f"workspace {'updated' if there else 'created'}: {address}")
+def run_folders(results: Path, wanted: Sequence[str]) -> list[Path]:
+    """The folders of the runs `wanted`, by path or by name in `results`/runs; without any, all in `results`/runs."""
+    if not wanted:
+        found = sorted(path.parent for path in (results / "runs").glob("*/config.yaml"))
+        if not found:
+            raise UserError("results", results, "has no runs; give --results DIR or the folders of runs")
+        return found
+    return [Path(run).resolve() if Path(run).is_dir() else results / "runs" / run for run in wanted]
 
 
-def show(options: argparse.Namespace) -> None:
-    """Print the workspace."""
-    from ablation.tracking.dashboards import as_json
+def sync(folder: Path, options: argparse.Namespace) -> str:
+    """Upload a run. Returns what happened in a line. Raises UserError if it cannot be uploaded."""
+    from ablation.tracking.uploads import RunUpload, read_config
 
-    print(json.dumps(as_json(options.entity or "entity", options.project or Tracker.project), indent=1))
+    try:
+        tracker = read_config(folder).tracker
+    except UserError as error:
+        if options.runs:
+            raise
+        return f"{folder.name}: passed over: {error}"
+    project, entity = options.project or tracker.project, options.entity or tracker.entity
+    tracker = replace(tracker, mode="online", project=project, entity=entity, timeout=options.timeout)
+    try:
+        with held(folder):
+            pass
+        with tempfile.TemporaryDirectory() as directory:  # not results/wandb: leet would show the run twice
+            upload = RunUpload(folder, tracker, Path(directory))
+            upload.update()
+            upload.close()
+    except (Busy, Timeout) as error:
+        return f"{folder.name}: passed over: {error}"
+    return f"{folder.name}: {upload.logged} of {len(upload.rows)} rows were new; {upload.run.url}"
+
+
+def lines(options: argparse.Namespace) -> Iterator[str]:
+    """Carry out the command. Yields what it prints."""
+    if options.command == "sync":
+        yield from (sync(folder, options) for folder in run_folders(options.results.resolve(), options.runs))
+        return
+    from ablation.tracking import dashboards
+
+    project = options.project or Tracker.project
+    if options.command == "show":
+        yield json.dumps(dashboards.as_json(options.entity or "entity", project), indent=1)
+    else:
+        address, there = dashboards.push(options.entity, project, options.timeout)
+        yield f"workspace {'updated' if there else 'created'}: {address}"
 
 
 def main() -> None:
     """The whole program; exit status 2 for a user's mistake."""
-    os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    sys.stdin = open(os.devnull)  # noqa: SIM115 - a missing key is an error, not the start of a conversation
+    os.environ |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "WANDB__DISABLE_STATS": "true"}
+    sys.stdin = open(os.devnull)  # noqa: SIM115 - a missing key is an error: nobody is asked for one
     try:
-        options = parse(sys.argv[1:])
-        {"sync": sync, "push": push, "show": show}[options.command](options)
+        for line in lines(parse(sys.argv[1:])):
+            print(line, flush=True)
     except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(USER_MISTAKE)
+        fail(error)
     except ModuleNotFoundError as error:
-        print(UserError("module", error.name, 'is not installed: pip install -e ".[dashboards]"'), file=sys.stderr)
-        sys.exit(USER_MISTAKE)
+        fail(UserError("module", error.name, 'is not installed: pip install -e ".[dashboards]"'))
 
 
 if __name__ == "__main__":

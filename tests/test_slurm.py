@@ -199,7 +199,7 @@ def test_preemption_by_a_higher_partition(cluster: dict[str, str], undisturbed: 
     assert "1 resumed" in shown
     assert digests(sweep.results) == {0: undisturbed[0]}
     identity = records(sweep.results)[0]["id"]
-    runs = [path.name for path in sweep.results.glob("wandb/offline-run-*")]
+    runs = [path.name for path in sweep.results.glob("wandb/wandb/offline-run-*")]
     assert sum(name.endswith(f"-{identity}") for name in runs) == 1  # one W&B run, not one for each start
     assert len(runs) <= 2, runs  # the other is the sweep's own
 

@@ -1,7 +1,7 @@
-"""A W&B server on the loopback, for tests: it speaks what wandb 0.31 needs, keeps what arrives, and fails on request.
+"""A W&B server on the loopback, for tests: it answers what wandb 0.31 asks, keeps what arrives, and fails on request.
 
 Notable: like W&B it keeps a run's history by line number (`offset` of a file_stream request), answers a resume with the
-last line, and takes the same artifact twice for one. It knows no users: any key is right.
+last line, and takes the same artifact twice for one. It has no users: any key is right.
 """
 
 import gzip
@@ -9,18 +9,34 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pytest
+
+from ablation.tracking import tracker
+
 KEY = "0123456789" * 4
+
+USER = {"id": "u", "entity": "me", "username": "me", "email": "", "flags": "{}", "teams": {"edges": []}}
+
+CONSTANT: dict[str, Any] = {
+    "Viewer": {"viewer": USER},
+    "GetDefaultEntity": {"viewer": USER},
+    "ServerFeaturesQuery": {"serverInfo": {"features": []}},
+    "OrganizationCoreWeaveOrganizationID": {"entity": {"organization": None}},
+    "ArtifactType": {"project": {"artifact": None}},
+}
+"""GraphQL operation -> its data, where that is always the same."""
 
 
 @dataclass
 class Run:
-    """What the server knows of one run."""
+    """What has arrived of one run."""
 
     name: str
     fields: dict[str, Any] = field(default_factory=dict)
@@ -61,7 +77,7 @@ class Run:
 
 
 class WandbServer(ThreadingHTTPServer):
-    """`fault` is None, "error" (status 500) or "hang" (no answer); `hang_after` rows it hangs by itself."""
+    """`fault` is None, "error" (status 500) or "hang" (no answer)."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -76,7 +92,6 @@ class WandbServer(ThreadingHTTPServer):
         self.operations: list[str] = []
         self.unknown: list[str] = []
         self.fault: str | None = None
-        self.hang_after: int | None = None
         self.released = threading.Event()
 
     def __enter__(self) -> "WandbServer":
@@ -88,47 +103,30 @@ class WandbServer(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
-    def wait_until(self, holds: Callable[[], bool], seconds: float = 30) -> None:
-        """Wait for something that another process does. Raises TimeoutError."""
+    def wait_until(self, holds: Callable[[], bool], seconds: float = 60) -> None:
+        """Wait for something that another process does."""
         deadline = time.monotonic() + seconds
         while not holds():
-            if time.monotonic() > deadline:
-                raise TimeoutError
+            assert time.monotonic() < deadline
             time.sleep(0.02)
 
-    def wait_for(self, operation: str, seconds: float = 30) -> None:
+    def wait_for(self, operation: str, seconds: float = 60) -> None:
         """Wait until a GraphQL operation has been asked for."""
         self.wait_until(lambda: operation in self.operations, seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: a client that leaves in mid-request is no fault here."""
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """What makes a wandb client talk to this server and to no other."""
-        return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
-
     def answer(self, operation: str, given: dict[str, Any]) -> Any:
         """The data of a GraphQL operation."""
         self.operations.append(operation)
+        if operation in CONSTANT:
+            return CONSTANT[operation]
         method = getattr(self, f"on_{operation}", None)
         if method is None:
             self.unknown.append(operation)
             return None
         return method(given)
-
-    def on_Viewer(self, _given: dict[str, Any]) -> Any:
-        team = {"edges": []}
-        return {"viewer": {"id": "u", "entity": "me", "username": "me", "email": "", "flags": "{}", "teams": team}}
-
-    def on_GetDefaultEntity(self, _given: dict[str, Any]) -> Any:
-        return {"viewer": {"id": "u", "entity": "me"}}
-
-    def on_ServerFeaturesQuery(self, _given: dict[str, Any]) -> Any:
-        return {"serverInfo": {"features": []}}
-
-    def on_OrganizationCoreWeaveOrganizationID(self, _given: dict[str, Any]) -> Any:
-        return {"entity": {"organization": None}}
 
     def on_RunResumeStatus(self, given: dict[str, Any]) -> Any:
         run = self.runs.get(given["name"])
@@ -172,9 +170,6 @@ class WandbServer(ThreadingHTTPServer):
         files = [{"name": name, "uploadUrl": f"{self.url}/upload/{given['run']}/{name}"} for name in given["files"]]
         return {"createRunFiles": {"runID": f"id-{given['run']}", "uploadHeaders": [], "files": files}}
 
-    def on_ArtifactType(self, _given: dict[str, Any]) -> Any:
-        return {"project": {"artifact": None}}
-
     def on_CreateArtifact(self, given: dict[str, Any]) -> Any:
         given = given.get("input") or given
         name = given.get("artifactCollectionName") or given.get("artifactCollectionNames", ["?"])[0]
@@ -203,8 +198,17 @@ class WandbServer(ThreadingHTTPServer):
         run.preempting |= bool(sent.get("preempting"))
         if sent.get("complete"):
             run.complete, run.exit_code = True, sent.get("exitcode")
-        if self.hang_after is not None and len(run.lines.get("wandb-history.jsonl", {})) >= self.hang_after:
-            self.fault = "hang"
+
+
+def serving(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServer]:
+    """For a fixture: a server, and an environment in which wandb finds no other server and no other key."""
+    with WandbServer() as made:
+        environment = {"WANDB_BASE_URL": made.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
+        for name, value in (environment | {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}).items():
+            monkeypatch.setenv(name, value)
+        yield made
+        tracker.finish()
+        assert not made.unknown, "wandb asked for something that the server does not have"
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -23,7 +23,7 @@ from ablation.interrupts import Interrupts
 from ablation.launching.summary import summary_table
 from ablation.runs.record.files import read_json
 from ablation.runs.record.outcome import EXIT_STATUS, Outcome, State
-from ablation.tracking.tracker import track_sweep
+from ablation.tracking import tracker
 
 
 class CheckedSweeper(BasicSweeper):
@@ -72,7 +72,7 @@ class CheckedSweeper(BasicSweeper):
         summary_table(outcomes)
         if page := make_report(configs[0]):
             rows = [tracked_row(outcome) for outcome in outcomes]
-            track_sweep(group, page, rows, asdict(configs[0].tracker), configs[0].results_dir)
+            tracker.follow_sweep(group, page, rows, asdict(configs[0].tracker), configs[0].results_dir)
         sys.exit(max(outcome.exit_status for outcome in outcomes))
 
     def group(self, overrides: Sequence[Override]) -> str:

@@ -1,1 +1,1 @@
-"""Weights & Biases: a view of the runs' own files, made by a process beside the training."""
+"""Weights & Biases: a view of the runs' own files, uploaded by a process beside the training."""

@@ -1,0 +1,268 @@
+"""A run's own files uploaded to Weights & Biases: live by follower.py, or later by `src/dashboard.py sync`.
+
+One way for both: the history's rows are logged under their own step, and W&B takes no step at or below the last one it
+has of that run. So what is there already (an earlier part of a resumed run, a half-done sync) is passed over and the
+rest is added; nothing is ever there twice. Behind the history's last step comes a row per layer. Notable, with 0.31:
+- The W&B id is the run's identity. A run trained again with `overwrite=true` gets "-2", "-3", ... behind it, because
+  W&B neither replaces a run's rows nor lets the id of a deleted run be used again.
+- A resumed run's offline folder holds the whole history and replaces the earlier one. It is marked as synced, because
+  `wandb sync` would append rows that are at W&B already.
+- Summary values are set outright: W&B's own `summary="min"` forgets the earlier part of a resumed run.
+- `wandb leet` shows the names of folders, so results/wandb has a link for each run that begins with its network; W&B's
+  own folders are in results/wandb/wandb. Tables go to the summary: leet draws a curve of the size of a logged one.
+"""
+
+import hashlib
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import requests
+import wandb
+import yaml
+from filelock import FileLock
+
+from ablation.config import compose
+from ablation.config.schema import Config, Tracker
+from ablation.errors import UserError
+from ablation.runs.record import history, record, status
+from ablation.runs.record.outcome import EXIT_STATUS
+
+KILLED = 128 + 9
+"""Exit code shown for a run that ended without saying how."""
+
+MINIMA = ("running_train_error", "test_error", "val_error")
+"""Columns of the history whose least value goes to the summary as `<name>_min`."""
+
+LAYER_COLUMNS = ("response_std", "gradient_norm_start", "gradient_norm_end")
+
+
+class RunUpload:
+    """One run on its way from its folder to W&B."""
+
+    def __init__(self, folder: Path, tracker: Tracker, directory: Path) -> None:
+        """Begin. Raises filelock.Timeout if another process uploads the run, UserError if there is no run or server."""
+        self.folder = folder
+        config, run_id = read_config(folder), read_status(folder)["id"]
+        self.kind = "residual" if config.model.residual else "plain"
+        self.lock = FileLock(folder.parent.parent / "locks" / f"{folder.name}.wandb.lock", timeout=tracker.timeout)
+        self.lock.acquire()  # the follower of a killed program may still be at work
+        try:
+            self.run = begin(
+                tracker,
+                directory,
+                wandb_id(folder, run_id),
+                folder.name,
+                group=config.tracker.group,
+                job_type=self.kind,
+                tags=config.name().split("-"),
+                config=config.to_dict() | {"kind": self.kind, "cell": cell(config, run_id)},
+            )
+        except BaseException:
+            self.lock.release()
+            raise
+        self.next_step = self.run.starting_step
+        """The least step that W&B still takes."""
+        self.rows: list[dict[str, Any]] = []
+        """The rows that the run's files hold: of the history, then of the layers."""
+        self.logged = 0
+        """How many of them W&B did not have."""
+        self.defined: set[str] = set()
+
+    def update(self) -> bool:
+        """Log the history's new rows. Returns whether the run has ended."""
+        ended = read_status(self.folder)["status"] != "running"  # read first: then the history is complete
+        self.rows, _ = history.read(self.folder / "history.jsonl")
+        for row in self.rows:
+            values = {key: value for key, value in row.items() if value is not None}
+            # panels choose keys, not runs, so the errors are logged under the kind of network too
+            values[f"{self.kind}/train_error"] = row["running_train_error"]
+            values[f"{self.kind}/test_error"] = row["test_error"]
+            self.log(values, row["step"])
+        return ended
+
+    def log(self, values: dict[str, Any], step: int) -> None:
+        """Log a row unless W&B has its step."""
+        if step < self.next_step:
+            return
+        for key in values.keys() - self.defined:  # the axis of its chart; an axis has no chart
+            axis = "layer/index" if key.startswith("layer/") else "step"
+            self.run.define_metric(key, **{"hidden": True} if key == axis else {"step_metric": axis})
+        self.defined |= values.keys()
+        self.run.log(values, step=step)
+        self.next_step = step + 1
+        self.logged += 1
+
+    def close(self) -> None:
+        """Write how the run ended. Raises UserError if the server stops answering."""
+        now = read_status(self.folder)
+        state = "killed" if now["status"] == "running" else now["status"]
+        try:
+            for key in MINIMA:
+                if values := [row[key] for row in self.rows if row.get(key) is not None]:
+                    self.run.summary[f"{key}_min"] = min(values)
+            self.run.summary.update({"status": state, "message": now["message"]})
+            if state == "done":
+                self.log_record(record.read(self.folder / "record.json"))
+            if state == "interrupted":
+                self.run.mark_preempting()
+            finish(self.run, EXIT_STATUS.get(state, KILLED))  # type: ignore[arg-type]  # or "killed"
+        finally:
+            self.lock.release()
+
+    def log_record(self, found: dict[str, Any]) -> None:
+        """The final numbers and the tables into the summary; the layers as the rows behind the history."""
+        final = {f"final/{key}": value for key, value in found["metrics"].items() if value is not None}
+        layers, classes = found["layers"], [str(name) for name in found["data"]["classes"]]
+        confusion = [[name, *counts] for name, counts in zip(classes, found["confusion"], strict=True)]
+        per_layer = [[layer["name"], *(layer[key] for key in LAYER_COLUMNS)] for layer in layers]
+        tables = {"confusion": table(["true class", *classes], confusion)}
+        tables["layers"] = table(["layer", *LAYER_COLUMNS], per_layer)
+        self.run.summary.update(final | tables)
+        measured = {key: found[key] for key in ("parameters", "environment", "timing", "weights_sha256")}
+        self.run.config.update(measured | {"data_set": found["data"]}, allow_val_change=True)
+        for index, layer in enumerate(layers, start=1):
+            numbers = {f"layer/{key}": layer[key] for key in LAYER_COLUMNS if layer[key] is not None}
+            self.rows.append({"layer/index": index} | numbers)
+            self.log(self.rows[-1], found["step"] + index)
+
+
+def upload_sweep(job: dict[str, Any], tracker: Tracker, directory: Path) -> None:
+    """A sweep's own W&B run: its jobs as a table, its report's page and figures. Raises as `begin`.
+
+    Its id is made from the sweep's name: a sweep that is started again adds a step to it.
+    """
+    group, page = job["group"], Path(job["page"])
+    run_id = f"sweep-{hashlib.sha256(group.encode()).hexdigest()[:12]}"
+    run = begin(tracker, directory, run_id, group, group=group, job_type="sweep")
+    figures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in sorted(page.parent.rglob("*.png"))}
+    run.log(figures | {"report": wandb.Html(page.read_text(), inject=False)})
+    run.summary["jobs"] = table(list(job["rows"][0]), [list(row.values()) for row in job["rows"]])
+    finish(run, 0)
+
+
+def table(columns: list[Any], rows: list[Any]) -> Any:
+    """A W&B table."""
+    return wandb.Table(columns=columns, data=rows)
+
+
+def begin(tracker: Tracker, directory: Path, run_id: str, name: str, **about: Any) -> Any:
+    """The W&B run of an id; its files go to `directory`/wandb. Raises UserError if there is no server or no key."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if tracker.mode == "online":
+        check_server(tracker.timeout)
+    else:
+        for old in directory.glob(f"wandb/offline-run-*-{run_id}"):
+            shutil.rmtree(old, ignore_errors=True)
+    settings = wandb.Settings(
+        init_timeout=tracker.timeout,
+        finish_timeout=tracker.timeout,
+        finish_timeout_raises=True,
+        silent=True,
+        console="off",
+        symlink=False,
+        disable_git=True,
+        disable_code=True,
+        x_save_requirements=False,
+    )
+    try:
+        run: Any = wandb.init(
+            id=run_id,
+            name=name,
+            mode=tracker.mode,  # type: ignore[arg-type]  # one of config.TRACKER_MODES
+            project=tracker.project,
+            entity=tracker.entity,
+            dir=str(directory),
+            resume="allow",
+            reinit="create_new",  # several runs of one process are followed at once
+            settings=settings,
+            **about,
+        )
+    except wandb.Error as error:
+        raise wandb_error(error) from None
+    link(directory, name, Path(run.settings.sync_dir))
+    if tracker.mode == "offline":
+        Path(run.settings.sync_file).with_suffix(".wandb.synced").touch()
+    return run
+
+
+def check_server(timeout: float) -> None:
+    """Raise UserError unless the server answers a question with less than status 500 within `timeout` seconds.
+
+    Asked before wandb.init, because a failed init leaves the id unusable for an offline run of the same process.
+    """
+    try:
+        query = {"query": "query Viewer { viewer { id } }"}
+        code = requests.post(f"{server()}/graphql", json=query, timeout=timeout).status_code
+    except requests.RequestException as error:
+        why = "did not answer" if isinstance(error, requests.Timeout) else "cannot be reached"
+        raise UserError("W&B", server(), why) from None
+    if code >= 500:
+        raise UserError("W&B", server(), f"answers with status {code}")
+
+
+def wandb_error(error: wandb.Error) -> UserError:
+    """The one line for what W&B raises when it has no key or its server refuses."""
+    if isinstance(error, wandb.errors.UsageError):
+        return UserError("WANDB_API_KEY", "(none)", "W&B asks for a key: set it, or give it once to `wandb login`")
+    return UserError("W&B", server(), str(error) or type(error).__name__)
+
+
+def server() -> str:
+    """The address of the W&B server."""
+    return str(wandb.setup().settings.base_url)
+
+
+def link(directory: Path, name: str, folder: Path) -> None:
+    """Make a link in `directory` to W&B's `folder` that `wandb leet` shows: "run-" first, then the name."""
+    with suppress(OSError):  # a name that is too long, or Windows without the right to make links
+        for old in directory.glob("run-*"):
+            if not old.exists():  # its folder was replaced
+                old.unlink()
+        run = folder.name.removeprefix("offline-")  # run-TIME-ID, by which leet finds the file
+        (directory / f"run-{name.replace('/', '_')}-{run}").symlink_to(folder.relative_to(directory))
+
+
+def finish(run: Any, exit_code: int) -> None:
+    """End a W&B run. Raises UserError if its server takes longer than the timeout."""
+    try:
+        run.finish(exit_code=exit_code)
+    except TimeoutError:
+        raise UserError("W&B", server(), "stopped answering") from None
+
+
+def read_config(folder: Path) -> Config:
+    """The run's composed configuration. Raises UserError if there is none or it does not fit the schema."""
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        config = None
+    if not isinstance(config, dict):
+        raise UserError("RUN", folder, "is not the folder of a run: it has no config.yaml that can be read")
+    return compose.from_dict(config)
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """How far the run is, or how it ended. Raises UserError if status.json cannot be read."""
+    found = status.read(folder)
+    if found is None:
+        raise UserError("RUN", folder, "is not the folder of a run: it has no status.json that can be read")
+    return found
+
+
+def wandb_id(folder: Path, run_id: str) -> str:
+    """The run's identity, with a number behind it if it replaced earlier ones (see the module's docstring)."""
+    replaced = len(list((folder.parent.parent / "replaced").glob(f"{folder.name}.*")))
+    return f"{run_id}-{replaced + 1}" if replaced else run_id
+
+
+def cell(config: Config, run_id: str) -> str:
+    """A label that the seeds of one setting share: its name, and the start of the identity that seed 0 would have."""
+    name = config.name().removesuffix(f"-seed{config.seed}")
+    with suppress(UserError):  # an image folder that is not on this machine: a cell of its own
+        for precision in ("bfloat16", "float32"):
+            if config.identity(precision) == run_id:
+                return f"{name}-{replace(config, seed=0).identity(precision)[:4]}"
+    return run_id
