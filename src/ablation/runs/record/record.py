@@ -49,7 +49,10 @@ def read(path: Path) -> dict[str, Any]:
             value = value[part]
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise ValueError(f"not a valid record: {key} is {value!r}")
-    for group, keys in (("environment", ("device_name", "precision", "torch", "git_commit")), ("timing", ("finished",))):
+    for group, keys in (
+        ("environment", ("device_name", "precision", "torch", "git_commit")),
+        ("timing", ("finished",)),
+    ):
         record[group] = dict.fromkeys(keys) | record.get(group, {})
     if "compiled" in record["environment"]:
         record["environment"]["fused"] = record["environment"].pop("compiled")
