@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     if formats != {"terminal"}:
         for path in write(content, options.output, formats):
             print(path)
-    contradicted = content.contradicted if options.check else []
+    contradicted = [pair for pair in content.findings if options.check and pair[1].verdict == "contradicted"]
     for study, finding in contradicted:
         print(f"contradicted: {study.name}: {finding.claim.id}: {finding.claim.statement}: {finding.evidence}")
     return 1 if contradicted else 0

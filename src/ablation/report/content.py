@@ -1,7 +1,7 @@
 """What a report says, as one sequence of blocks; the page, Markdown, LaTeX and the terminal each show these blocks."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,7 +10,7 @@ import pandas as pd
 from ablation.report import paper
 from ablation.report.claims import Finding, study_findings
 from ablation.report.evidence import Evidence, now
-from ablation.report.rules import MIN_SEEDS, VERDICTS
+from ablation.report.rules import MIN_SEEDS, VERDICTS, Verdict
 from ablation.report.studies import Setting, Study, studies
 from ablation.report.tables import ablation_tables, main_table, recorded
 
@@ -40,94 +40,69 @@ HOW_TO_READ = (
 
 
 @dataclass(frozen=True)
-class Heading:
-    level: Literal[1, 2, 3]
-    """1: the report, 2: a study, 3: a setting."""
+class Text:
+    """A heading (title, chapter, study, setting), a line of a list (note, item, command), a paragraph, or a verdict's sentence.
+
+    soft: of less weight; label: a reservation about what follows; a verdict: the sentence that it is about.
+    """
+
+    kind: Literal["title", "chapter", "study", "setting", "note", "item", "command", "plain", "soft", "label"] | Verdict
     text: str
-    anchor: str = ""
-    """What the page's links call it."""
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    text: str
-    kind: Literal["normal", "soft", "label"] = "normal"
-    """soft: of less weight; label: a reservation about what follows."""
-
-
-@dataclass(frozen=True)
-class Items:
-    texts: Sequence[str]
-    kind: Literal["normal", "notes", "commands"] = "normal"
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many claims have which verdict."""
-
-    verdicts: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Table:
+    """All text. networks: of one setting; changes: an ablation; leftovers: what is not in the others."""
+
+    kind: Literal["networks", "changes", "leftovers"]
     title: str
     frame: pd.DataFrame
-    """All text."""
-    kind: Literal["networks", "changes", "leftovers"]
 
 
 @dataclass(frozen=True)
 class Illustration:
-    """A drawn figure."""
+    """A figure. `kind`: curves, depth, responses or gradients; `name`: of its file, without the ending."""
 
-    name: str
-    """Of its file, without the ending."""
     kind: str
-    """curves, depth, responses or gradients."""
+    name: str
     caption: str
     svg: bytes
     png: bytes
 
 
 @dataclass(frozen=True)
-class Lead:
-    """The verdict that the project is about: degradation in the training error."""
-
-    finding: Finding
-
-
-@dataclass(frozen=True)
 class Claims:
+    """Verdicts with their evidence."""
+
     findings: list[Finding]
 
 
-Block = Heading | Paragraph | Items | Counts | Table | Illustration | Lead | Claims
+Block = Text | Table | Illustration | Claims
 
 
 @dataclass
 class Part:
-    """One setting of a study."""
+    """One setting of a study. `figured`: whether it gets figures, which `reporting.illustrate` draws."""
 
     setting: Setting
     findings: list[Finding]
     figured: bool
-    """Whether it gets figures."""
     illustrations: list[Illustration] = field(default_factory=list)
-    """Filled by `reporting.illustrate`."""
 
     @property
     def table(self) -> Table:
-        return Table(self.setting.title, main_table(self.setting), "networks")
+        """The networks."""
+        return Table("networks", self.setting.title, main_table(self.setting))
 
     @property
     def label(self) -> str:
         """Why the setting is not the paper's; empty if it is."""
         if self.setting.notebook:
             return "The notebook's recipe: its own number is selected on the test set."
-        if self.setting.from_paper:
-            return ""
         deviations = ", ".join(self.setting.deviations)
-        return f"Not the paper's recipe ({deviations}): effects are tested, absolute numbers are not compared."
+        return deviations and (
+            f"Not the paper's recipe ({deviations}): effects are tested, absolute numbers are not compared."
+        )
 
     @property
     def versions(self) -> str:
@@ -139,13 +114,14 @@ class Part:
         return " · ".join(found)
 
     def blocks(self) -> Iterator[Block]:
-        yield Heading(3, self.setting.title)
+        """From top to bottom; first of all the verdict that the project is about, degradation in training."""
+        yield Text("setting", self.setting.title)
         if self.label:
-            yield Paragraph(self.label, "label")
+            yield Text("label", self.label)
         for finding in self.findings:
             if finding.claim.id == "degradation-train" and finding.verdict != "untested":
-                yield Lead(finding)
-        yield Paragraph(self.versions, "soft")
+                yield Text(finding.verdict, f"{finding.claim.statement} ({finding.headline}).")
+        yield Text("soft", self.versions)
         yield self.table
         yield from self.illustrations
         if self.findings:
@@ -161,24 +137,23 @@ class Section:
     notes: list[str]
 
     def blocks(self) -> Iterator[Block]:
-        yield Heading(2, self.study.title, self.study.name)
+        """From top to bottom."""
+        yield Text("study", self.study.title)
         found = Counter(finding.verdict for part in self.parts for finding in part.findings)
-        yield Counts({verdict: found[verdict] for verdict in VERDICTS if found[verdict]})
-        if self.notes:
-            yield Items(self.notes, "notes")
+        yield Text("plain", ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict]))
+        yield from (Text("note", note) for note in self.notes)
         for part in self.parts:
             yield from part.blocks()
         for axis, frame in ablation_tables(self.study):
-            yield Table(f"{axis}: baseline and one change", frame, "changes")
+            yield Table("changes", f"{axis}: baseline and one change", frame)
 
 
 @dataclass(frozen=True)
 class Content:
-    """Everything that a report says."""
+    """Everything that a report says. `leftovers`: what is in no table of a study, with an explanation."""
 
     sections: list[Section]
-    leftovers: list[tuple[Paragraph, Table]]
-    """What is not in the other tables, explained."""
+    leftovers: list[tuple[str, Table]]
     summary: str
 
     @property
@@ -187,34 +162,25 @@ class Content:
         return [(section.study, f) for section in self.sections for part in section.parts for f in part.findings]
 
     @property
-    def contradicted(self) -> list[tuple[Study, Finding]]:
-        """What `--check` complains about."""
-        return [(study, finding) for study, finding in self.findings if finding.verdict == "contradicted"]
-
-    @property
     def illustrations(self) -> list[Illustration]:
         """Every figure."""
         return [block for section in self.sections for part in section.parts for block in part.illustrations]
 
     def blocks(self) -> Iterator[Block]:
-        """The whole document."""
-        yield Heading(1, "Does depth help?")
-        yield Paragraph(self.summary, "soft")
-        yield from self.body()
-        yield Heading(2, "How to read this")
-        yield Items(HOW_TO_READ)
-
-    def body(self) -> Iterator[Block]:
-        """The document without what never changes."""
+        """The whole document from top to bottom."""
+        yield Text("title", "Does depth help?")
+        yield Text("soft", self.summary)
         if not self.sections:
-            yield Paragraph("There are no finished runs to report on. Start with one of")
-            yield Items(HOW_TO_START, "commands")
+            yield Text("plain", "There are no finished runs to report on. Start with one of")
+            yield from (Text("command", line) for line in HOW_TO_START)
         for section in self.sections:
             yield from section.blocks()
         for explanation, table in self.leftovers:
-            yield Heading(2, table.title)
-            yield explanation
+            yield Text("study", table.title)
+            yield Text("plain", explanation)
             yield table
+        yield Text("chapter", "How to read this")
+        yield from (Text("item", line) for line in HOW_TO_READ)
 
 
 def compose(evidence: Evidence) -> Content:
@@ -229,7 +195,7 @@ def compose(evidence: Evidence) -> Content:
     return Content([section(study) for study in studies(evidence.runs)], list(leftovers(evidence)), summary)
 
 
-def leftovers(evidence: Evidence) -> Iterator[tuple[Paragraph, Table]]:
+def leftovers(evidence: Evidence) -> Iterator[tuple[str, Table]]:
     """What is not in the other tables, where there is any."""
     for title, explanation, frame in (
         ("Unfinished and failed runs", "They have no record, and are in no table above.", evidence.unfinished),
@@ -237,7 +203,7 @@ def leftovers(evidence: Evidence) -> Iterator[tuple[Paragraph, Table]]:
         ("Runs found twice", "The same run in two folders of one study: counted once.", evidence.doubles),
     ):
         if len(frame):
-            yield Paragraph(explanation), Table(title, frame, "leftovers")
+            yield explanation, Table("leftovers", title, frame)
 
 
 def section(study: Study) -> Section:

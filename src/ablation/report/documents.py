@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablation.report.content import Block, Claims, Content, Counts, Heading, Illustration, Items, Lead, Paragraph, Table
+from ablation.report.content import Block, Claims, Content, Illustration, Table, Text
 from ablation.report.tables import cell_frame, claims_table
 
 MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "*": "\\*"})
@@ -16,6 +16,16 @@ LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"±": r"$\pm$", "≈": r"$\approx$", "–": "--", "·": r"$\cdot$"}
 )
+MARKS = {
+    "title": "# ",
+    "chapter": "## ",
+    "study": "## ",
+    "setting": "### ",
+    "note": "- ",
+    "item": "- ",
+    "command": "    ",
+}
+MARKS |= dict.fromkeys(("plain", "soft", "label"), "")
 NOT_IN_LATEX = ["Time", "Images/s", "best", "median"]
 
 
@@ -25,26 +35,17 @@ def markdown(blocks: Iterable[Block], images: str = "figures/{}.png") -> str:
 
 
 def markdown_texts(block: Block, images: str) -> Iterator[str]:
+    """One block as paragraphs."""
     match block:
-        case Heading(level, text):
-            yield f"{'#' * level} {markdown_text(text)}"
-        case Paragraph(text):
-            yield markdown_text(text)
-        case Items(texts, "commands"):
-            yield "\n".join(f"    {text}" for text in texts)
-        case Items(texts):
-            yield "\n".join(f"- {markdown_text(text)}" for text in texts)
-        case Counts(verdicts):
-            yield ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
-        case Table(title, frame, kind):
+        case Text(kind, text):
+            yield MARKS.get(kind, f"**{kind}**: ") + markdown_text(text)
+        case Table(kind, title, frame):
             if kind == "changes":
                 yield f"### {markdown_text(title)}"
             yield markdown_table(frame)
-        case Illustration(name, _, caption):
+        case Illustration(_, name, caption):
             yield f"![{name}]({images.format(name)})"
             yield f"*{markdown_text(caption)}*"
-        case Lead(finding):
-            yield f"**{finding.verdict}**: {markdown_text(finding.claim.statement)} ({markdown_text(finding.headline)})."
         case Claims(findings):
             yield markdown_table(claims_table(findings))
 
@@ -75,10 +76,8 @@ def latex(content: Content) -> str:
 def latex_table(table: Table) -> str:
     """A table with rules above, below the head and below the body."""
     frame = table.frame.drop(columns=NOT_IN_LATEX, errors="ignore")
-    head, *rows = (
-        " & ".join(str(value).translate(LATEX) for value in row) + r" \\"
-        for row in (frame.columns, *frame.itertuples(index=False))
-    )
+    cells = [list(frame.columns), *frame.to_numpy().tolist()]
+    head, *rows = (" & ".join(str(cell).translate(LATEX) for cell in row) + r" \\" for row in cells)
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{table.title.translate(LATEX)}}}"]
     lines += [rf"\begin{{tabular}}{{l{'r' * (len(frame.columns) - 1)}}}", r"\toprule", head, r"\midrule", *rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])

@@ -6,6 +6,7 @@ markers and line styles that remain distinct in grey; the same records give the 
 
 from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -24,28 +25,7 @@ from ablation.report.statistics import Values, mean_interval
 from ablation.report.studies import Cell, Setting
 from ablation.report.tables import quoted_for
 
-STYLE: dict[Any, Any] = {
-    "font.family": "serif",
-    "font.serif": ["DejaVu Serif"],
-    "mathtext.fontset": "dejavuserif",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9,
-    "legend.fontsize": 8,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "figure.dpi": 100,
-    "savefig.dpi": 200,
-    "svg.hashsalt": "ablation",  # else the ids in an SVG are new every time
-    "svg.fonttype": "path",
-}
+STYLE = Path(__file__).with_name("figures.mplstyle")
 DEPTH_COLOURS = {20: "#E69F00", 32: "#56B4E9", 44: "#009E73", 56: "#D55E00", 110: "#0072B2", 1202: "#000000"}
 OTHER_COLOURS = ("#CC79A7", "#7F7F7F", "#882255", "#332288", "#999933", "#44AA99")  # the last four are Tol's
 DEPTH_MARKERS = {20: "o", 32: "s", 44: "^", 56: "D", 110: "v", 1202: "P"}
@@ -69,11 +49,11 @@ def draw(setting: Setting, stem: str) -> list[Illustration]:
     cells = [cell for cell in setting.cells if cell.standard]
     kinds = {"curves": curves, "depth": error_by_depth, "responses": responses, "gradients": gradients}
     found = []
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(fname=STYLE):
         for kind, make in kinds.items():
             if drawn := make(setting, cells):
                 caption, figure = drawn
-                found.append(Illustration(f"{stem}-{kind}", kind, caption, *saved(figure)))
+                found.append(Illustration(kind, f"{stem}-{kind}", caption, *saved(figure)))
     return found
 
 
@@ -110,9 +90,6 @@ def seeds_text(cells: Sequence[Cell]) -> str:
     if fewest == most:
         return "one seed each" if most == 1 else f"n = {most} seeds each"
     return f"n = {fewest} to {most} seeds"
-
-
-# Figure 6
 
 
 def curves(setting: Setting, cells: list[Cell]) -> Drawn:
@@ -198,9 +175,6 @@ def highest_usual(errors: Sequence[tuple[int, float]]) -> float:
     return max(usual) if len(usual) > 2 and highest > 3 * max(usual) else highest
 
 
-# Error against depth
-
-
 def error_by_depth(setting: Setting, cells: list[Cell]) -> Drawn:
     """Training and test error of plain and residual nets against the number of layers, if there are several."""
     panels = (("metrics.train_error", "training error (%)"), ("metrics.test_error", "test error (%)"))
@@ -238,7 +212,7 @@ def error_by_depth(setting: Setting, cells: list[Cell]) -> Drawn:
 
 
 def draw_depths(axis: Axes, found: list[tuple[Cell, Values]], style: dict[str, Any], limit: float) -> None:
-    """Means with intervals, joined, and seeds as dots; plain and residual beside each other. Above `limit`: a number."""
+    """Means with intervals, joined, and seeds as dots; a number in place of what lies above `limit`."""
     if not found:
         return
     shade = style["color"]
@@ -254,9 +228,6 @@ def draw_depths(axis: Axes, found: list[tuple[Cell, Values]], style: dict[str, A
             where: dict[str, Any] = {"xytext": (-4, -12), "textcoords": "offset points", "ha": "right"}
             axis.annotate(f"{mean:.1f}", (place, limit), fontsize=8, color=shade, **where)
             axis.plot([place], [limit * 0.985], marker="^", color=shade, markersize=5)
-
-
-# Figure 7 and the gradients
 
 
 def responses(setting: Setting, cells: list[Cell]) -> Drawn:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ablation.config.schema import ROOT
 from ablation.errors import UserError, no_such
-from ablation.report.content import Block, Content, Heading
+from ablation.report.content import Block, Content, Text
 from ablation.report.documents import markdown
 from ablation.report.evidence import read
 from ablation.report.filters import select
@@ -80,7 +80,7 @@ def excerpt(content: Content) -> Iterator[Block]:
     for part in sorted(parts, key=lambda part: part.setting.keys["data.name"] != "cifar10"):
         for illustration in part.illustrations:
             if illustration.kind == "depth":
-                yield Heading(3, part.setting.title)
+                yield Text("setting", part.setting.title)
                 yield part.table
                 yield illustration
 

@@ -7,16 +7,18 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from ablation.report.claims import Finding
-from ablation.report.content import Claims, Content, Heading, Items, Paragraph, Table
+from ablation.report.content import Claims, Content, Table, Text
 
 WIDE = 120
 """Columns where the output is not a terminal: a log must not lose half a table."""
-COLUMNS = {
-    "networks": ("Network", "n", "Train error %", "Test error %", "95% interval", "selected on test", "Paper")
-    + ("Difference", "Time"),
-    "changes": ("Network", "Change", "n", "Test error %", "Test difference", "95% interval (test)", "Train difference"),
-}
-STYLES = {"reproduced": "green", "contradicted": "bold red", "inconclusive": "yellow", "untested": "dim"}
+NETWORKS = ["Network", "n", "Train error %", "Test error %", "95% interval"]
+NETWORKS += ["selected on test", "Paper", "Difference", "Time"]
+CHANGES = ["Network", "Change", "n", "Test error %", "Test difference", "95% interval (test)"]
+"""The columns that fit into 80 characters."""
+STYLES = {"reproduced": "green", "contradicted": "bold red", "inconclusive": "yellow"}
+FORMS = {"study": "\n[bold]{}[/]", "setting": "\n{}", "plain": "{}", "label": "[yellow]{}[/]"}
+FORMS |= {"note": "[yellow]note:[/] {}", "command": "  {}"}
+"""By kind of text; other kinds are not for the terminal."""
 
 
 def console() -> Console:
@@ -27,22 +29,16 @@ def console() -> Console:
 
 def show(content: Content, to: Console, verdicts: bool = True) -> None:
     """Print the report's tables and verdicts, or say what to run when there is nothing."""
-    for block in content.body():
+    for block in content.blocks():
         match block:
-            case Heading(level, text):
-                to.print(f"\n[{'bold' if level == 2 else 'default'}]{escape(text)}[/]", highlight=False)
-            case Paragraph(text, kind) if kind != "soft":
-                to.print(f"[{'yellow' if kind == 'label' else 'default'}]{escape(text)}[/]", highlight=False)
-            case Items(texts, kind):
-                start = "[yellow]note:[/] " if kind == "notes" else "  "
-                for text in texts:
-                    to.print(start + escape(text), highlight=False)
-            case Table(_, frame, "leftovers"):
+            case Text(kind, text) if kind in FORMS:
+                to.print(FORMS[kind].format(escape(text)), highlight=False)
+            case Table("leftovers", _, frame):
                 for row in frame.itertuples(index=False):
                     to.print("  " + escape(" · ".join(str(value) for value in row if value)), highlight=False)
-            case Table(_, _, "networks"):
+            case Table("networks"):
                 to.print(grid(block))
-            case Table(title, _, "changes") if verdicts:
+            case Table("changes", title) if verdicts:
                 to.print(f"\n{escape(title)}")
                 to.print(grid(block))
             case Claims(findings) if verdicts:
@@ -51,11 +47,11 @@ def show(content: Content, to: Console, verdicts: bool = True) -> None:
 
 def grid(table: Table) -> Grid:
     """The most telling columns: names on the left, numbers on the right."""
-    columns = [name for name in COLUMNS[table.kind] if name in table.frame]
+    columns = [name for name in (CHANGES if table.kind == "changes" else NETWORKS) if name in table.frame]
     found = Grid(box=None, pad_edge=False)
     for name in columns:
         left = name in ("Network", "Change")
-        found.add_column(escape(name), justify="left" if left else "right", no_wrap=not left, overflow="fold")
+        found.add_column(escape(name), justify="left" if left else "right", no_wrap=name != "Change", overflow="fold")
     for row in table.frame[columns].itertuples(index=False):
         found.add_row(*(escape(str(value)) for value in row), style="dim" if "missing" in row else "")
     return found
