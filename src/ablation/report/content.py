@@ -41,9 +41,9 @@ HOW_TO_READ = (
 
 @dataclass(frozen=True)
 class Text:
-    """A heading (title, chapter, study, setting), a line of a list (note, item, command), a paragraph, or a verdict's sentence.
+    """A heading (title, chapter, study, setting), a line of a list (note, item, command) or a paragraph.
 
-    soft: of less weight; label: a reservation about what follows; a verdict: the sentence that it is about.
+    soft: of less weight; label: a reservation about what follows; a verdict: what is reproduced or not.
     """
 
     kind: Literal["title", "chapter", "study", "setting", "note", "item", "command", "plain", "soft", "label"] | Verdict
