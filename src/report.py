@@ -58,8 +58,9 @@ def is_there(path: Path) -> bool:
     return False
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do what was asked for; the exit status. Raises UserError."""
+def run(arguments: list[str]) -> int:
+    """Do what is asked for; the exit status. Raises UserError."""
+    options = parse(arguments)
     formats = set(options.format.split(","))
     if options.publish:
         print(publish(options.publish, options.paths, options.filters))
@@ -71,8 +72,7 @@ def run(options: argparse.Namespace) -> int:
         terminal.show(content, terminal.console())
         sys.stdout.flush()
     if formats != {"terminal"}:
-        for path in write(content, options.output, formats):
-            print(path)
+        print(*write(content, options.output, formats), sep="\n")
     contradicted = [pair for pair in content.findings if options.check and pair[1].verdict == "contradicted"]
     for study, finding in contradicted:
         print(f"contradicted: {study.name}: {finding.claim.id}: {finding.claim.statement}: {finding.evidence}")
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
 def main(arguments: list[str]) -> int:
     """Exit status: 0, 1 if --check found a contradicted claim, 2 for a mistake in the arguments."""
     try:
-        return run(parse(arguments))
+        return run(arguments)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -185,13 +185,9 @@ class Content:
 
 def compose(evidence: Evidence) -> Content:
     """Tables and verdicts from what was read."""
-    count = len(evidence.runs)
-    summary = f"{count} finished run{'s' * (count != 1)}"
-    if len(evidence.unfinished):
-        summary += f", {len(evidence.unfinished)} unfinished or failed"
-    if len(evidence.unreadable):
-        summary += f", {len(evidence.unreadable)} unreadable"
-    summary += f"; {now()}. Compared with {paper.CITATION}."
+    others = {"unfinished or failed": evidence.unfinished, "unreadable": evidence.unreadable}
+    counts = [f"{len(evidence.runs)} finished", *(f"{len(rows)} {name}" for name, rows in others.items() if len(rows))]
+    summary = f"Runs: {', '.join(counts)}; {now()}. Compared with {paper.CITATION}."
     return Content([section(study) for study in studies(evidence.runs)], list(leftovers(evidence)), summary)
 
 

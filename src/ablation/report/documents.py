@@ -16,16 +16,8 @@ LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"±": r"$\pm$", "≈": r"$\approx$", "–": "--", "·": r"$\cdot$"}
 )
-MARKS = {
-    "title": "# ",
-    "chapter": "## ",
-    "study": "## ",
-    "setting": "### ",
-    "note": "- ",
-    "item": "- ",
-    "command": "    ",
-}
-MARKS |= dict.fromkeys(("plain", "soft", "label"), "")
+MARKS = {"title": "# ", "chapter": "## ", "study": "## ", "setting": "### ", "command": "    "}
+MARKS |= {"note": "- ", "item": "- ", "plain": "", "soft": "", "label": ""}
 NOT_IN_LATEX = ["Time", "Images/s", "best", "median"]
 
 

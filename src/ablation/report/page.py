@@ -14,12 +14,10 @@ from ablation.report.content import Block, Claims, Content, Illustration, Table,
 
 STYLE = Path(__file__).with_name("page.css").read_text()
 VERDICT_SIGNS = {"reproduced": "✓", "contradicted": "✗", "inconclusive": "?", "untested": "·"}
-
-
 TAGS = {
     "title": "<h1>{}</h1>",
     "chapter": "<h2>{}</h2>",
-    "study": '<h2 id="{0}">{0}</h2>',
+    "study": '<h2 id="{1}">{0}</h2>',
     "setting": "<h3>{}</h3>",
     "note": '<ul class="soft"><li>{}</li></ul>',
     "item": "<ul><li>{}</li></ul>",
@@ -33,8 +31,8 @@ TAGS = {
 def html(content: Content, refresh: int | None = None) -> str:
     """The whole page; with `refresh` it loads itself again after so many seconds."""
     reload = f'<meta http-equiv="refresh" content="{refresh}">' if refresh else ""
-    titles = [escape(section.study.title) for section in content.sections]
-    links = "".join(f'<a href="#{title}">{title}</a>' for title in titles)
+    titles = [section.study.title for section in content.sections]
+    links = "".join(f'<a href="#{anchor(title)}">{escape(title)}</a>' for title in titles)
     body = "\n".join(text for block in content.blocks() for text in block_html(block))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Ablation report</title>'
@@ -47,7 +45,7 @@ def block_html(block: Block) -> Iterator[str]:
     """One block."""
     match block:
         case Text(kind, text) if kind in TAGS:
-            yield TAGS[kind].format(escape(text))
+            yield TAGS[kind].format(escape(text), anchor(text))
         case Text(verdict, text):
             yield f"<p>{verdict_html(verdict)}: {escape(text)}</p>"
         case Table(kind, title, frame):
@@ -66,6 +64,11 @@ def block_html(block: Block) -> Iterator[str]:
             if untested:
                 yield f"<details><summary>{len(untested)} untested, for want of records</summary>"
                 yield f"{claims_html(untested)}</details>"
+
+
+def anchor(title: str) -> str:
+    """What a link calls a heading."""
+    return escape(title.replace(" ", "-"))
 
 
 def verdict_html(verdict: str) -> str:
