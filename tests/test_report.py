@@ -57,9 +57,6 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
     return status, printed.out, printed.err
 
 
-# Golden tables
-
-
 def test_the_main_table_is_golden(tmp_path: Path) -> None:
     (study,) = studies(read([small_study(tmp_path)]).runs)
     (setting,) = study.settings
@@ -153,9 +150,6 @@ def test_the_main_table_alone_can_be_printed(tmp_path: Path) -> None:
     assert "Degradation" not in printed
 
 
-# Files
-
-
 def test_every_format_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small_study(tmp_path / "runs")
     status, printed, _ = run(capsys, tmp_path / "runs", "--output", tmp_path / "out")
@@ -236,16 +230,12 @@ def test_a_setting_title_in_brackets_does_not_vanish_in_the_terminal(
     assert "[red]GPU[/]" in printed
 
 
-# Bad days
-
-
 def test_no_records_say_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs").mkdir()
     status, printed, _ = run(capsys, tmp_path / "runs", "--output", tmp_path / "out")
     assert status == 0
-    assert "python src/train.py model=resnet20" in printed
-    assert "python src/train.py model=resnet20" in (tmp_path / "out" / "report.html").read_text()
-    assert "python src/train.py model=resnet20" in (tmp_path / "out" / "report.md").read_text()
+    for text in (printed, *((tmp_path / "out" / name).read_text() for name in ("report.html", "report.md"))):
+        assert "python src/train.py model=resnet20" in text
 
 
 def test_a_multirun_in_which_jobs_failed_still_gets_its_report(tmp_path: Path) -> None:
@@ -282,9 +272,6 @@ def test_a_seed_that_ends_early_does_not_bend_the_mean() -> None:
     assert list(band.index) == [10, 20, 30]
     assert list(band["mean"]) == [50.0, 40.0, 30.0]
     assert list(band["low"]) == [40.0, 30.0, 20.0]
-
-
-# The command line
 
 
 @pytest.mark.parametrize(
@@ -366,9 +353,6 @@ def test_watch_makes_the_report_again_when_something_comes(
     assert status == 0
     assert made_of == [1, 2]
     assert 'http-equiv="refresh"' in (tmp_path / "out" / "report.html").read_text()
-
-
-# Figures and the page
 
 
 def test_figures_cope_with_any_choice_of_networks(tmp_path: Path) -> None:
