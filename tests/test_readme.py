@@ -11,29 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from ablation.config.schema import ROOT
 
 README = ROOT / "README.md"
 EXAMPLE = re.compile(r"^<!-- example: (\S+) -->\s*^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-TINY = (
-    "data=digits",
-    "schedule=onecycle",
-    "schedule.steps=1",
-    "augmentation=none",
-    "model.depth=8",
-    "model.width=4",
-    "tracker=disabled",
-)
-
-
-def examples() -> dict[str, str]:
-    """File -> content."""
-    if not README.exists():
-        pytest.skip("there is no README.md yet")
-    return dict(EXAMPLE.findall(README.read_text()))
+TINY = "data=digits schedule=onecycle schedule.steps=1 augmentation=none model.depth=8 model.width=4 tracker=disabled"
 
 
 def the_one(pattern: str, files: dict[str, str]) -> str:
@@ -43,7 +26,7 @@ def the_one(pattern: str, files: dict[str, str]) -> str:
 
 def test_the_readmes_examples_train(tmp_path: Path) -> None:
     """The shortcut and the optimizer in one run of one step, each chosen by the name of its YAML."""
-    found = examples()
+    found = dict(EXAMPLE.findall(README.read_text()))
     recipes = {group: the_one(rf"conf/{group}/\w+\.yaml", found) for group in ("shortcut", "optimizer")}
     modules = {group: the_one(rf"src/\w*{group}s?\w*\.py", found) for group in recipes}
     copy = tmp_path / "project"
@@ -54,7 +37,9 @@ def test_the_readmes_examples_train(tmp_path: Path) -> None:
     chosen = {group: Path(path).stem for group, path in recipes.items()}
     command = [sys.executable, str(copy / "src" / "train.py"), *(f"{group}={name}" for group, name in chosen.items())]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *TINY], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *TINY.split()], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     (folder,) = (copy / "results" / "runs").iterdir()
     record = json.loads((folder / "record.json").read_text())

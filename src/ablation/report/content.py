@@ -1,17 +1,18 @@
-"""What a report says, apart from how it is written down: the same content for the page, Markdown and the terminal."""
+"""What a report says, as one sequence of blocks; the page, Markdown, LaTeX and the terminal each show these blocks."""
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
 
 import pandas as pd
 
 from ablation.report import paper
 from ablation.report.claims import Finding, study_findings
-from ablation.report.evidence import Evidence, missing, now
-from ablation.report.rules import MIN_SEEDS, VERDICTS
+from ablation.report.evidence import Evidence, now
+from ablation.report.rules import MIN_SEEDS, VERDICTS, Verdict
 from ablation.report.studies import Setting, Study, studies
-from ablation.report.tables import ablation_tables, main_table
+from ablation.report.tables import ablation_tables, main_table, recorded
 
 MOST_FIGURES = 4
 """Settings of one study that get figures; the rest are named."""
@@ -21,80 +22,138 @@ HOW_TO_START = (
     "python src/train.py model=resnet20",
     "python src/train.py -m model.depth=20,56 model.residual=true,false data=digits",
 )
-CHOICES = (
+HOW_TO_READ = (
     "Errors are in percent and of the final iterate, unless a column says that it was selected on the test set. "
-    "Training error is measured in evaluation mode on the clean training set; the running one, in training mode on "
-    "augmented images, is shown beside it and tested nowhere.",
+    "Training error is measured in evaluation mode on the clean training set. The running training error, measured in "
+    "training mode on augmented images, is shown beside it; no claim is tested on it.",
     "± is the standard deviation over seeds, the interval a 95 % percentile bootstrap of the mean with a fixed seed. "
-    "With few seeds it is narrower than its name: five normal values cover their mean about 85 times in a hundred.",
-    f"A verdict takes at least {MIN_SEEDS} seeds a side. A difference takes an exact one-sided permutation test and an "
-    "interval that excludes zero. Tests and thresholds were fixed before the records; there is no correction for the "
-    "number of claims.",
+    "With few seeds it is too narrow: for five normal values it covers the mean about 85 times in a hundred.",
+    f"A verdict needs at least {MIN_SEEDS} seeds a side. A difference needs an exact one-sided permutation test and an "
+    "interval that excludes zero. Tests and thresholds were fixed before the records were made; there is no correction "
+    "for the number of claims.",
     "Only seeds are averaged: runs equal in their whole config, hardware, precision and data. Seeds that ran at "
-    "different commits are averaged and noted. Studies are never mixed with each other.",
-    f"The paper's numbers ({paper.CITATION}) stand only beside runs with its recipe; ≈ is read off a figure. For 110 "
-    f"layers ours, a mean, compares with the paper's mean of five runs, {paper.RESIDUAL_TEST_ERROR[110]}, and not with "
-    f"the best of them, {paper.BEST_OF_FIVE_110}.",
+    "different commits are averaged, with a note. Studies are never mixed.",
+    f"The paper's numbers ({paper.CITATION}) stand only beside runs with its recipe; ≈ is read off a figure. At 110 "
+    f"layers our mean is compared with the paper's mean of five runs, {paper.RESIDUAL_TEST_ERROR[110]}, not with the "
+    f"best of them, {paper.BEST_OF_FIVE_110}.",
 )
 
 
 @dataclass(frozen=True)
-class Illustration:
-    """A saved figure."""
+class Text:
+    """A heading (title, chapter, study, setting), a line of a list (note, item, command) or a paragraph.
 
-    file: str
-    """The PNG's path from the report."""
-    caption: str
-    svg: bytes
+    soft: of less weight; label: a reservation about what follows; a verdict: what is reproduced or not.
+    """
+
+    kind: Literal["title", "chapter", "study", "setting", "note", "item", "command", "plain", "soft", "label"] | Verdict
+    text: str
 
 
 @dataclass(frozen=True)
-class Part:
-    """One setting of a study."""
+class Table:
+    """All text. networks: of one setting; changes: an ablation; leftovers: what is not in the others."""
 
+    kind: Literal["networks", "changes", "leftovers"]
     title: str
-    label: str
-    """Why the setting is not the paper's; empty if it is."""
-    versions: str
-    table: pd.DataFrame
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Illustration:
+    """A figure. `kind`: curves, depth, responses or gradients; `name`: of its file, without the ending."""
+
+    kind: str
+    name: str
+    caption: str
+    svg: bytes
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Verdicts with their evidence."""
+
     findings: list[Finding]
+
+
+Block = Text | Table | Illustration | Claims
+
+
+@dataclass
+class Part:
+    """One setting of a study. `figured`: whether it gets figures, which `reporting.illustrate` draws."""
+
     setting: Setting
+    findings: list[Finding]
     figured: bool
-    """Whether it gets figures."""
     illustrations: list[Illustration] = field(default_factory=list)
 
     @property
-    def lead(self) -> Finding | None:
-        """The verdict that the project is about: degradation in the training error; None if it is untested here."""
-        found = [f for f in self.findings if f.claim.id == "degradation-train" and f.verdict != "untested"]
-        return found[0] if found else None
+    def table(self) -> Table:
+        """The networks."""
+        return Table("networks", self.setting.title, main_table(self.setting))
+
+    @property
+    def label(self) -> str:
+        """Why the setting is not the paper's; empty if it is."""
+        if self.setting.notebook:
+            return "The notebook's recipe: its own number is selected on the test set."
+        deviations = ", ".join(self.setting.deviations)
+        return deviations and (
+            f"Not the paper's recipe ({deviations}): effects are tested, absolute numbers are not compared."
+        )
+
+    @property
+    def versions(self) -> str:
+        """Versions and commits; hardware and precision stand in the title."""
+        found = []
+        for name, column in (("torch", "environment.torch"), ("commit", "environment.git_commit")):
+            values = {value[:10] for cell in self.setting.cells for value in recorded(cell, column)}
+            found.append(f"{name} {', '.join(sorted(values)) or 'unknown'}")
+        return " · ".join(found)
+
+    def blocks(self) -> Iterator[Block]:
+        """From top to bottom; first of all the verdict that the project is about, degradation in training."""
+        yield Text("setting", self.setting.title)
+        if self.label:
+            yield Text("label", self.label)
+        for finding in self.findings:
+            if finding.claim.id == "degradation-train" and finding.verdict != "untested":
+                yield Text(finding.verdict, f"{finding.claim.statement} ({finding.headline}).")
+        yield Text("soft", self.versions)
+        yield self.table
+        yield from self.illustrations
+        if self.findings:
+            yield Claims(self.findings)
 
 
 @dataclass(frozen=True)
 class Section:
     """One study."""
 
-    name: str
-    title: str
     study: Study
     parts: list[Part]
-    ablations: list[tuple[str, pd.DataFrame]]
     notes: list[str]
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many claims have which verdict."""
+    def blocks(self) -> Iterator[Block]:
+        """From top to bottom."""
+        yield Text("study", self.study.title)
         found = Counter(finding.verdict for part in self.parts for finding in part.findings)
-        return {verdict: found[verdict] for verdict in VERDICTS}
+        yield Text("plain", ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict]))
+        yield from (Text("note", note) for note in self.notes)
+        for part in self.parts:
+            yield from part.blocks()
+        for axis, frame in ablation_tables(self.study):
+            yield Table("changes", f"{axis}: baseline and one change", frame)
 
 
 @dataclass(frozen=True)
 class Content:
-    """Everything that a report says."""
+    """Everything that a report says. `leftovers`: what is in no table of a study, with an explanation."""
 
     sections: list[Section]
-    leftovers: list[tuple[str, str, pd.DataFrame]]
-    """What is not in the tables: title, explanation, table."""
+    leftovers: list[tuple[str, Table]]
     summary: str
 
     @property
@@ -103,89 +162,54 @@ class Content:
         return [(section.study, f) for section in self.sections for part in section.parts for f in part.findings]
 
     @property
-    def contradicted(self) -> list[tuple[Study, Finding]]:
-        """What `--check` complains about."""
-        return [(study, finding) for study, finding in self.findings if finding.verdict == "contradicted"]
+    def illustrations(self) -> list[Illustration]:
+        """Every figure."""
+        return [block for section in self.sections for part in section.parts for block in part.illustrations]
 
-    def with_illustrations(self, drawn: dict[tuple[str, int], list[Illustration]]) -> "Content":
-        """The same content with the figures of each study's settings, by study and place of the setting."""
-        sections = [
-            replace(
-                section,
-                parts=[
-                    replace(part, illustrations=drawn.get((section.name, i), []))
-                    for i, part in enumerate(section.parts)
-                ],
-            )
-            for section in self.sections
-        ]
-        return replace(self, sections=sections)
-
-
-def compose(evidence: Evidence, paths: list[Path]) -> Content:
-    """Tables and verdicts from what was read below `paths`."""
-    sections = [section(study) for study in studies(evidence.runs)]
-    count = len(evidence.runs)
-    summary = f"{count} finished run{'s' * (count != 1)}"
-    if len(evidence.unfinished):
-        summary += f", {len(evidence.unfinished)} unfinished or failed"
-    if len(evidence.unreadable):
-        summary += f", {len(evidence.unreadable)} unreadable"
-    return Content(sections, leftovers(evidence), f"{summary}; {now()}.")
+    def blocks(self) -> Iterator[Block]:
+        """The whole document from top to bottom."""
+        yield Text("title", "Does depth help?")
+        yield Text("soft", self.summary)
+        if not self.sections:
+            yield Text("plain", "There are no finished runs to report on. Start with one of")
+            yield from (Text("command", line) for line in HOW_TO_START)
+        for section in self.sections:
+            yield from section.blocks()
+        for explanation, table in self.leftovers:
+            yield Text("study", table.title)
+            yield Text("plain", explanation)
+            yield table
+        yield Text("chapter", "How to read this")
+        yield from (Text("item", line) for line in HOW_TO_READ)
 
 
-def leftovers(evidence: Evidence) -> list[tuple[str, str, pd.DataFrame]]:
-    """The tables of what did not make it into the others, the empty ones left out."""
-    explained = [
-        (
-            "Unfinished and failed runs",
-            "These folders hold no record; they are in no table above.",
-            evidence.unfinished,
-        ),
-        ("Unreadable files", "These were found and could not be used.", evidence.unreadable),
-        (
-            "Runs found twice",
-            "The same identity in two folders of one study, as after merging two machines: counted once.",
-            evidence.doubles,
-        ),
-    ]
-    return [row for row in explained if len(row[2])]
+def compose(evidence: Evidence) -> Content:
+    """Tables and verdicts from what was read."""
+    others = {"unfinished or failed": evidence.unfinished, "unreadable": evidence.unreadable}
+    counts = [f"{len(evidence.runs)} finished", *(f"{len(rows)} {name}" for name, rows in others.items() if len(rows))]
+    summary = f"Runs: {', '.join(counts)}; {now()}. Compared with {paper.CITATION}."
+    return Content([section(study) for study in studies(evidence.runs)], list(leftovers(evidence)), summary)
+
+
+def leftovers(evidence: Evidence) -> Iterator[tuple[str, Table]]:
+    """What is not in the other tables, where there is any."""
+    for title, explanation, frame in (
+        ("Unfinished and failed runs", "They have no record, and are in no table above.", evidence.unfinished),
+        ("Unreadable files", "They were found but cannot be used.", evidence.unreadable),
+        ("Runs found twice", "The same run in two folders of one study: counted once.", evidence.doubles),
+    ):
+        if len(frame):
+            yield explanation, Table("leftovers", title, frame)
 
 
 def section(study: Study) -> Section:
-    """A study's tables, verdicts and notes."""
+    """A study's verdicts and notes."""
     notes = list(study.notes)
-    parts = []
-    figured = 0
-    for place, (setting, found) in enumerate(zip(study.settings, study_findings(study), strict=True)):
-        draws = place == 0 or (len(setting.cells) > 1 and figured < MOST_FIGURES)
-        if not draws and len(setting.cells) > 1:
+    parts: list[Part] = []
+    for setting, found in zip(study.settings, study_findings(study), strict=True):
+        several = len(setting.cells) > 1
+        draws = not parts or (several and sum(part.figured for part in parts) < MOST_FIGURES)
+        if several and not draws:
             notes.append(f"No figures of {setting.title}: filter by its keys to see them.")
-        figured += draws
-        parts.append(part(setting, found, figured=draws))
-    return Section(study.name, study.title, study, parts, list(ablation_tables(study)), notes)
-
-
-def part(setting: Setting, found: list[Finding], figured: bool) -> Part:
-    """One setting's table and verdicts."""
-    label = ""
-    if setting.notebook:
-        label = "The notebook's recipe: its own number is selected on the test set."
-    elif not setting.from_paper:
-        label = (
-            f"Not the paper's recipe ({', '.join(setting.deviations)}): the paper's claims are asked of it by name, "
-        )
-        label += "its numbers are not."
-    return Part(setting.title, label, versions(setting), main_table(setting), found, setting, figured)
-
-
-def versions(setting: Setting) -> str:
-    """Versions and commits of a setting's runs; hardware and precision stand in its title."""
-    torch = {str(v) for cell in setting.cells for v in cell_values(cell.runs, "environment.torch")}
-    commits = {str(v)[:10] for cell in setting.cells for v in cell_values(cell.runs, "environment.git_commit")}
-    return f"torch {', '.join(sorted(torch)) or 'unknown'} · commit {', '.join(sorted(commits)) or 'unknown'}"
-
-
-def cell_values(runs: pd.DataFrame, column: str) -> list[object]:
-    """A column's values that are there."""
-    return [value for value in runs[column] if not missing(value)] if column in runs else []
+        parts.append(Part(setting, found, draws))
+    return Section(study, parts, notes)

@@ -2,59 +2,56 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
 
-from ablation.report.content import CHOICES, HOW_TO_START, Content
+from ablation.report.content import Block, Claims, Content, Illustration, Table, Text
 from ablation.report.tables import cell_frame, claims_table
 
+MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "*": "\\*"})
+LATEX = str.maketrans(
+    {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"±": r"$\pm$", "≈": r"$\approx$", "–": "--", "·": r"$\cdot$"}
+)
+MARKS = {"title": "# ", "chapter": "## ", "study": "## ", "setting": "### ", "command": "    "}
+MARKS |= {"note": "- ", "item": "- ", "plain": "", "soft": "", "label": ""}
+NOT_IN_LATEX = ["Time", "Images/s", "best", "median"]
 
-def markdown(content: Content) -> str:
-    """The page's content in GitHub's Markdown; pictures are the files beside it."""
-    return "\n\n".join(blocks(content)) + "\n"
+
+def markdown(blocks: Iterable[Block], images: str = "figures/{}.png") -> str:
+    """The blocks in GitHub's Markdown; `images` is the path of an image from the document, {} its name."""
+    return "\n\n".join(text for block in blocks for text in markdown_texts(block, images)) + "\n"
 
 
-def blocks(content: Content) -> Iterator[str]:
-    """The document from top to bottom."""
-    yield "# Does depth help?"
-    yield content.summary
-    if not content.sections:
-        yield "There are no finished runs to report on. Start with one of\n\n" + "\n".join(
-            f"    {x}" for x in HOW_TO_START
-        )
-    for section in content.sections:
-        yield f"## {section.title}"
-        yield ", ".join(f"{count} {verdict}" for verdict, count in section.counts.items() if count)
-        if section.notes:
-            yield "\n".join(f"- {cell_text(note)}" for note in section.notes)
-        for part in section.parts:
-            yield f"### {cell_text(part.title)}"
-            yield from (cell_text(text) for text in (part.label, part.versions) if text)
-            yield markdown_table(part.table)
-            for picture in part.illustrations:
-                yield f"![{picture.file}]({picture.file})\n\n*{cell_text(picture.caption)}*"
-            if part.findings:
-                yield markdown_table(claims_table(part.findings))
-        for axis, table in section.ablations:
-            yield f"### {axis}: baseline and one change"
-            yield markdown_table(table)
-    for title, explanation, table in content.leftovers:
-        yield f"## {title}\n\n{explanation}\n\n{markdown_table(table)}"
-    yield "## How to read this\n\n" + "\n".join(f"- {choice}" for choice in CHOICES)
+def markdown_texts(block: Block, images: str) -> Iterator[str]:
+    """One block as paragraphs."""
+    match block:
+        case Text(kind, text):
+            yield MARKS.get(kind, f"**{kind}**: ") + markdown_text(text)
+        case Table(kind, title, frame):
+            if kind == "changes":
+                yield f"### {markdown_text(title)}"
+            yield markdown_table(frame)
+        case Illustration(_, name, caption):
+            yield f"![{name}]({images.format(name)})"
+            yield f"*{markdown_text(caption)}*"
+        case Claims(findings):
+            yield markdown_table(claims_table(findings))
 
 
 def markdown_table(table: pd.DataFrame) -> str:
     """A frame as a pipe table."""
     rows = [list(map(str, table.columns)), ["---"] * len(table.columns)]
-    rows += [[cell_text(str(value)) for value in row] for row in table.itertuples(index=False)]
+    rows += [[markdown_text(str(value)) for value in row] for row in table.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def cell_text(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Text that cannot break out of a Markdown table or become HTML."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+    return " ".join(text.split()).translate(MARKDOWN)
 
 
 def csv(content: Content) -> str:
@@ -62,41 +59,32 @@ def csv(content: Content) -> str:
     return str(cell_frame([section.study for section in content.sections]).to_csv(index=False))
 
 
-LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "≈": r"$\approx$", "–": "--", "·": r"$\cdot$"}
-LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-
-
 def latex(content: Content) -> str:
     """The main tables, a `table` environment a setting; needs the package booktabs."""
-    tables = [latex_table(part.title, part.table) for section in content.sections for part in section.parts]
-    return "% Needs \\usepackage{booktabs}.\n" + "\n".join(tables)
+    tables = [block for block in content.blocks() if isinstance(block, Table) and block.kind == "networks"]
+    return "% Needs \\usepackage{booktabs}.\n" + "\n".join(map(latex_table, tables))
 
 
-def latex_table(title: str, table: pd.DataFrame) -> str:
-    """One frame with rules above, below the head and below the body."""
-    table = table.drop(columns=["Time", "Images/s", "best", "median"], errors="ignore")
-    rows = [" & ".join(latex_text(str(value)) for value in row) + r" \\" for row in table.itertuples(index=False)]
-    head = " & ".join(latex_text(str(column)) for column in table.columns) + r" \\"
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex_text(title)}}}"]
-    lines += [rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}", r"\toprule", head, r"\midrule", *rows]
+def latex_table(table: Table) -> str:
+    """A table with rules above, below the head and below the body."""
+    frame = table.frame.drop(columns=NOT_IN_LATEX, errors="ignore")
+    cells = [list(frame.columns), *frame.to_numpy().tolist()]
+    head, *rows = (" & ".join(str(cell).translate(LATEX) for cell in row) + r" \\" for row in cells)
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{table.title.translate(LATEX)}}}"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * (len(frame.columns) - 1)}}}", r"\toprule", head, r"\midrule", *rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
-
-
-def latex_text(text: str) -> str:
-    """Text with LaTeX's own characters escaped."""
-    return "".join(LATEX.get(character, character) for character in text)
 
 
 def claims_json(content: Content) -> str:
     """Every verdict with its statement, test, threshold and numbers."""
-    rows = [plain_numbers(finding.as_dict(study)) for study, finding in content.findings]
+    rows = [finite_numbers(finding.as_dict(study)) for study, finding in content.findings]
     return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def plain_numbers(tree: Any) -> Any:
-    """The tree with NaN and infinity, which JSON does not know, as null."""
+def finite_numbers(tree: Any) -> Any:
+    """The tree with null for NaN and infinity, which JSON does not have."""
     if isinstance(tree, dict):
-        return {key: plain_numbers(value) for key, value in tree.items()}
+        return {key: finite_numbers(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [plain_numbers(value) for value in tree]
+        return [finite_numbers(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
