@@ -212,7 +212,7 @@ def test_text_from_the_file_system_is_escaped(tmp_path: Path) -> None:
     quick(tmp_path / "runs", [made])
     failed = tmp_path / "runs" / "failed"
     failed.mkdir()
-    (failed / "status.json").write_text(json.dumps({"status": "failed", "message": evil}))
+    (failed / "status.json").write_text(json.dumps({"status": "failed", "message": evil + "\ud800"}))
     page = make_report([tmp_path / "runs"], tmp_path / "out").read_text()
     assert "<script" not in page
     assert page.count("&lt;script&gt;alert(1)") > 2

@@ -70,11 +70,10 @@ def write(content: Content, output: Path, formats: set[str], refresh: int | None
         "json": ("claims.json", lambda: documents.claims_json(content)),
         "latex": ("table.tex", lambda: documents.latex(content)),
     }
-    written = []
-    for file, make in (row for name, row in texts.items() if name in formats):
-        replace_file(output / file, make().encode())
-        written.append(output / file)
-    return written
+    wanted = [texts[name] for name in texts if name in formats]
+    for file, make in wanted:
+        replace_file(output / file, make().encode(errors="replace"))  # a message may hold half a character
+    return [output / file for file, _ in wanted]
 
 
 def illustrate(content: Content) -> None:

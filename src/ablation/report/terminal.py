@@ -73,4 +73,4 @@ def show_verdicts(findings: Iterable[Finding], to: Console) -> None:
     if table.row_count:
         to.print(table, highlight=False)
     if untested:
-        to.print(f"[dim]untested, for want of records: {escape(', '.join(untested))}[/]\n", highlight=False)
+        to.print(f"[dim]untested, for want of records: {escape(', '.join(untested))}[/]", highlight=False)
