@@ -139,7 +139,8 @@ def test_a_generator_of_a_users_own_shortcut(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("kept", ["last checkpoint", "weights.pt", "record.json", "newest checkpoint"])
 def test_killed_while_finishing(kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoint, weights, record, removal of the checkpoints: killed after any of them, the same command ends it."""
-    undisturbed, config = (runs.small(tmp_path / name) for name in ("undisturbed", "disturbed"))
+    every = "trainer.checkpoint_every=5"
+    undisturbed, config = (runs.small(tmp_path / name, every) for name in ("undisturbed", "disturbed"))
     runs.finish(undisturbed)
     unlink = Path.unlink
     points = {
