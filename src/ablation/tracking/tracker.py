@@ -156,11 +156,11 @@ def track(folder: Path, mode: str, timeout: float) -> Silent:
     return Silent() if mode == "disabled" else Tracked(tracker_process(timeout), folder)
 
 
-def track_sweep(group: str, report: Path, runs: list[dict[str, Any]], settings: dict[str, Any], results: Path) -> None:
+def follow_sweep(group: str, page: Path, rows: list[dict[str, Any]], settings: dict[str, Any], results: Path) -> None:
     """Bring a sweep's summary table and its report's figures to W&B; `settings` are those of the config's tracker."""
     if settings["mode"] == "disabled":
         return
-    told = {"group": group, "report": str(report), "runs": runs, "tracker": settings, "results": str(results)}
+    told = {"group": group, "report": str(page), "runs": rows, "tracker": settings, "results": str(results)}
     with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:  # its reader removes it
         json.dump(told, file)
     tracker_process(settings["timeout"]).send("sweep", file.name)
