@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ablation.launching.processes import Slot, slots, visible_gpus
+from ablation.launching.processes import slots, visible_gpus
 from ablation.runs.record.outcome import Outcome
 
 TRAIN = Path(__file__).resolve().parents[1] / "src" / "train.py"
@@ -33,21 +33,19 @@ RUN = [
 @pytest.mark.parametrize(
     ("processes", "threads", "cores", "gpus", "expected"),
     [
-        (None, None, 4, [], [Slot(1, None)] * 4),  # one a core
-        (2, None, 8, [], [Slot(4, None)] * 2),  # the cores divided
-        (3, None, 2, [], [Slot(1, None)] * 3),  # never less than one
-        (2, 3, 8, [], [Slot(3, None)] * 2),  # as told
-        (None, None, 16, ["0", "1"], [Slot(8, "0"), Slot(8, "1")]),  # one a GPU
-        (5, 1, 16, ["2", "7"], [Slot(1, g) for g in ("2", "7", "2", "7", "2")]),  # in turn
+        (None, None, 4, [], [("1", None)] * 4),  # one a core
+        (2, None, 8, [], [("4", None)] * 2),  # the cores divided
+        (3, None, 2, [], [("1", None)] * 3),  # never less than one
+        (2, 3, 8, [], [("3", None)] * 2),  # as asked
+        (None, None, 16, ["0", "1"], [("8", "0"), ("8", "1")]),  # one a GPU
+        (5, 1, 16, ["2", "7"], [("1", gpu) for gpu in ("2", "7", "2", "7", "2")]),  # in turn
     ],
 )
-def test_places(processes: int | None, threads: int | None, cores: int, gpus: list[str], expected: list[Slot]) -> None:
-    assert slots(processes, threads, cores, gpus) == expected
-
-
-def test_a_place_is_told_to_its_process_by_the_environment() -> None:
-    assert Slot(3, "1").environment() == {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "1"}
-    assert "CUDA_VISIBLE_DEVICES" not in Slot(3, None).environment()
+def test_threads_and_gpus_of_each_process(
+    processes: int | None, threads: int | None, cores: int, gpus: list[str], expected: list[tuple[str, str | None]]
+) -> None:
+    places = slots(processes, threads, cores, gpus)
+    assert [(place["OMP_NUM_THREADS"], place.get("CUDA_VISIBLE_DEVICES")) for place in places] == expected
 
 
 @pytest.mark.parametrize(
@@ -200,8 +198,7 @@ class TestTheWorkOfASlurmJob:
         from ablation.launching import slurm
 
         def work(run: Callable[[], str]) -> list[str]:
-            gang = SimpleNamespace(train=lambda: [Outcome("run", None, run())])
-            monkeypatch.setattr("ablation.launching.gang.Gang", lambda *_: gang)
+            monkeypatch.setattr("ablation.launching.gang.train", lambda *_: [Outcome("run", None, run())])
             monkeypatch.setattr(slurm, "RETRY_S", 0.01)
             return [outcome.state for outcome in slurm.SlurmJob()([])]
 

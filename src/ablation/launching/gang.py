@@ -10,7 +10,7 @@ import gc
 import traceback
 from collections import deque
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
@@ -41,8 +41,13 @@ class Member:
     deterministic: bool
 
 
+def train(configs: Sequence[Config], at_once: int | None) -> list[Outcome]:
+    """Train the runs, at most `at_once` on each device (None: as the device and its memory allow)."""
+    return Gang(configs, at_once).train()
+
+
 class Gang:
-    """The runs of `configs`, at most `at_once` on each device (None: as the device and its memory allow)."""
+    """The runs that wait, are being trained and have ended."""
 
     def __init__(self, configs: Sequence[Config], at_once: int | None) -> None:
         self.at_once = at_once
@@ -54,15 +59,19 @@ class Gang:
 
     def train(self) -> list[Outcome]:
         """Take steps of the runs in turn until all have ended; returns their outcomes in the order of `configs`."""
-        with self.interrupts, ExitStack() as stack:
-            stack.callback(self.close)
-            rounds = 0
-            while self.waiting or self.members:
-                if self.waiting and (rounds % ROUNDS_BETWEEN_STARTS == 0 or not self.members):
-                    self.start_one()
-                for member in list(self.members):
-                    self.take_step(member)
-                rounds += 1
+        rounds = 0
+        with self.interrupts:
+            try:
+                while self.waiting or self.members:
+                    if self.waiting and (rounds % ROUNDS_BETWEEN_STARTS == 0 or not self.members):
+                        self.start_one()
+                    for member in list(self.members):
+                        self.take_step(member)
+                    rounds += 1
+            finally:  # if an exception ends the gang, each run left writes its status and releases its lock
+                for member in self.members:
+                    with member.stream:
+                        member.steps.close()
         return [outcome for _, outcome in sorted(self.outcomes.items())]
 
     def start_one(self) -> None:
@@ -100,8 +109,7 @@ class Gang:
         """The GPU with the fewest runs if any one was `asked` for, else `device`."""
         if device.type != "cuda" or asked not in ("auto", "cuda"):
             return device
-        gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
-        return min(gpus, key=self.runs_on)
+        return min((torch.device("cuda", i) for i in range(torch.cuda.device_count())), key=self.runs_on)
 
     def runs_on(self, device: torch.device) -> int:
         """How many runs are being trained on the device."""
@@ -116,15 +124,7 @@ class Gang:
         if any(member.deterministic != config.trainer.deterministic for member in self.members):
             return False
         present = self.runs_on(device)
-        if present >= self.limit(device):
-            return False
-        if present == 0 or device.type != "cuda" or self.at_once is not None:
-            return True
+        if present == 0 or present >= self.limit(device) or device.type != "cuda" or self.at_once is not None:
+            return present < self.limit(device)
         free, total = torch.cuda.mem_get_info(device)
         return free > 1.5 * (total - free) / present  # 1.5 times the mean of the runs there: the next may be deeper
-
-    def close(self) -> None:
-        """If an exception ends the gang, end its runs: each writes its status and releases its lock."""
-        for member in self.members:
-            with member.stream:
-                member.steps.close()

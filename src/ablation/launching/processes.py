@@ -11,9 +11,9 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
@@ -24,24 +24,15 @@ SIGNAL_CHECK_S = 0.5
 """Seconds between two looks for a signal while no process ends."""
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A place for one process at a time."""
+def slots(processes: int | None, threads: int | None, cores: int, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """For each of the `processes` at once (None: one a GPU, else one a core) the environment variables of its place.
 
-    threads: int
-    gpu: str | None
-
-    def environment(self) -> dict[str, str]:
-        """The variables that torch and CUDA read when they start."""
-        threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        return threads if self.gpu is None else threads | {"CUDA_VISIBLE_DEVICES": self.gpu}
-
-
-def slots(processes: int | None, threads: int | None, cores: int, gpus: Sequence[str]) -> list[Slot]:
-    """Places for `processes` (None: one for each GPU, else each core) of `threads` (None: the cores divided)."""
+    `threads` of each (None: the `cores` divided); the GPUs are handed out in turn.
+    """
     count = processes or len(gpus) or cores
-    share = threads or max(1, cores // count)
-    return [Slot(share, gpus[i % len(gpus)] if gpus else None) for i in range(count)]
+    share = str(threads or max(1, cores // count))
+    places = [{"OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share} for _ in range(count)]
+    return [one | {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else one for i, one in enumerate(places)]
 
 
 def visible_gpus() -> list[str]:
@@ -59,10 +50,11 @@ def visible_gpus() -> list[str]:
 def train(configs: Sequence[Config], processes: int | None, threads: int | None) -> list[Outcome | None]:
     """Train the runs; None is the outcome of one whose process was killed."""
     free = slots(processes, threads, len(os.sched_getaffinity(0)), visible_gpus())[: len(configs)]
-    print(f"{len(configs)} jobs, {len(free)} at once, {free[0].threads} threads each", flush=True)
+    print(f"{len(configs)} jobs, {len(free)} at once, {free[0]['OMP_NUM_THREADS']} threads each", flush=True)
     outcomes: list[Outcome | None] = [None] * len(configs)
     waiting = deque(range(len(configs)))
-    running: dict[connection.Connection, tuple[int, Slot, BaseProcess]] = {}
+    spawn = get_context("spawn")  # not fork: this process may have threads
+    running: dict[Any, tuple[int, dict[str, str], BaseProcess]] = {}
     leaving = False
     with Interrupts() as interrupts:
         while waiting or running:
@@ -74,7 +66,10 @@ def train(configs: Sequence[Config], processes: int | None, threads: int | None)
                     process.terminate()
             while waiting and free:
                 index, slot = waiting.popleft(), free.pop(0)
-                receiver, process = start(slot, configs[index])
+                receiver, sender = spawn.Pipe(duplex=False)
+                process = spawn.Process(target=child, args=(sender, slot, configs[index]))
+                process.start()
+                sender.close()  # the child has its own; the last one closed marks the end of what it sends
                 running[receiver] = (index, slot, process)
             ended = connection.wait(list(running), timeout=SIGNAL_CHECK_S)
             for receiver in [one for one in running if one in ended]:
@@ -84,41 +79,30 @@ def train(configs: Sequence[Config], processes: int | None, threads: int | None)
     return outcomes
 
 
-def start(slot: Slot, config: Config) -> tuple[connection.Connection, BaseProcess]:
-    """Start a run in a new process; its outcome comes through the connection."""
-    spawn = get_context("spawn")  # not fork: the parent may have threads
-    receiver, sender = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=child, args=(sender, slot, config))
-    process.start()
-    sender.close()
-    return receiver, process
-
-
 def collect(receiver: connection.Connection, process: BaseProcess, name: str) -> Outcome | None:
     """The outcome that a process sent before it ended; None if a signal killed it."""
-    outcome = None
+    outcome: Outcome | None = None
     with receiver, suppress(EOFError, OSError):
         outcome = receiver.recv()
     process.join()
-    assert process.exitcode is not None
     if outcome is None:
-        print(f"{name}: its process ended with exit status {process.exitcode}", flush=True)
-        if process.exitcode >= 0:
-            return Outcome("", None, "failed", f"its process ended with exit status {process.exitcode}")
-    assert outcome is None or isinstance(outcome, Outcome)
+        fault = f"its process ended with exit status {process.exitcode}"
+        print(f"{name}: {fault}", flush=True)
+        if process.exitcode and process.exitcode > 0:
+            return Outcome("", None, "failed", fault)
     return outcome
 
 
-def child(sender: connection.Connection, slot: Slot, config: Config) -> None:
+def child(sender: connection.Connection, environment: dict[str, str], config: Config) -> None:
     """Train one run in this process, which has not imported torch yet."""
     os.setpgrp()  # Ctrl-C reaches only the parent, which then asks each process once to leave
-    os.environ.update(slot.environment())
+    os.environ.update(environment)
     make_unbreakable()
     with Interrupts():  # around everything: a signal must not be lost while torch is imported
         threading.Thread(target=leave_with_parent, daemon=True).start()
-        from ablation.launching.gang import Gang
+        from ablation.launching import gang
 
-        outcomes = Gang([config], at_once=2).train()  # 2: no progress bar on a terminal that other processes write to
+        outcomes = gang.train([config], at_once=2)  # 2: no progress bar on a terminal that other processes write to
         with suppress(OSError):  # the parent was killed
             sender.send(outcomes[0])
 

@@ -1,6 +1,5 @@
 """`hydra/launcher=slurm`: the runs of a sweep on a Slurm cluster, submitted by submitit.
 
-Three things differ from hydra-submitit-launcher.
 - Waiting: submitit asks accounting (sacct) about a job without a result; where there is none, it waits for a killed job
   for ever. Here the queue is asked (squeue), which every Slurm has.
 - Leaving: at the time limit (SIGUSR2) a run writes a checkpoint and submitit requeues the job. When Slurm takes the job
@@ -18,16 +17,20 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
-
-import submitit
-from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
 
 from ablation.config.schema import ROOT, Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
 from ablation.runs.record.outcome import Outcome
+
+try:
+    import submitit
+    from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
+except ImportError:
+    raise UserError("hydra/launcher", "slurm", "needs submitit: pip install -e '.[slurm]'") from None
+
+Job = submitit.Job[Any]
 
 SHARED = {"name", "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes"}
 SHARED |= {"stderr_to_stdout"}
@@ -48,11 +51,9 @@ LEASE_S, RETRY_S = 180, 20
 """For how long, and how often, a requeued job tries a run that is busy: a network file system holds the lock of a node
 that died until its lease has run out (NFS: 90 s)."""
 
-Options = dict[str, Any]
 
-
-def train(configs: Sequence[Config], runs_per_job: int, poll_s: int, options: Options) -> list[Outcome | None]:
-    """Submit the runs and wait for all of them; None is the outcome of one whose job left no result.
+def train(configs: Sequence[Config], runs_per_job: int, poll_s: int, **options: Any) -> list[Outcome | None]:
+    """Submit the runs, `options` being submitit's and sbatch's, and wait; None for a run whose job left no result.
 
     Looks at the queue every `poll_s` seconds. Raises UserError if Slurm refuses the first array of jobs.
     """
@@ -67,51 +68,55 @@ def train(configs: Sequence[Config], runs_per_job: int, poll_s: int, options: Op
     ]
     with Interrupts() as interrupts:
         for index, state in ends(jobs, queue, lambda: pause(poll_s, interrupts)):
-            outcomes[index] = collect(jobs[index], state, len(batches[index]))
+            outcomes[index] = collect(jobs[index], state) or [None] * len(batches[index])
     if interrupts.reason:
         arrays = sorted({job.job_id.split("_")[0] for job in jobs})
         print(f"the jobs are left in Slurm's queue; to end them: scancel {' '.join(arrays)}", flush=True)
     return [outcome for batch in outcomes for outcome in batch]
 
 
-def submit(batches: list[list[Config]], options: Options) -> list[submitit.Job[Any]]:
-    """Submit one Slurm job a batch, in arrays as large as the cluster allows."""
+def submit(batches: list[list[Config]], options: dict[str, Any]) -> list[Job]:
+    """Submit one Slurm job a batch, in arrays as large as the cluster allows (Slurm's default is 1001)."""
     if shutil.which("sbatch") is None:
         raise UserError("hydra/launcher", "slurm", "needs sbatch, srun and squeue on the PATH")
-    options = options | {"setup": [*environment(), *(options["setup"] or [])]}
-    executor = submitit.AutoExecutor(
-        batches[0][0].results_dir / "slurm" / "%j",
-        cluster="slurm",
-        slurm_max_num_timeout=options.pop("max_num_timeout"),
-    )
+    setup = [
+        f"export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}:$PYTHONPATH",  # some clusters pass no environment on
+        "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}",
+    ]
+    options = options | {"setup": [*setup, *(options["setup"] or [])]}
+    timeouts, logs = options.pop("max_num_timeout"), batches[0][0].results_dir / "slurm" / "%j"
+    executor = submitit.AutoExecutor(logs, cluster="slurm", slurm_max_num_timeout=timeouts)
     executor.update_parameters(**{key if key in SHARED else f"slurm_{key}": value for key, value in options.items()})
-    jobs: list[submitit.Job[Any]] = []
-    size = largest_array()
+    shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True).stdout.splitlines()
+    sizes = [int(line.split("=")[1]) for line in shown if line.startswith("MaxArraySize")]
+    size = max(1, (sizes or [1001])[0] - 1)
+    jobs: list[Job] = []
     for at in range(0, len(batches), size):
         try:
             jobs += executor.map_array(SlurmJob(), batches[at : at + size])
-        except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
+        except (FailedJobError, FailedSubmissionError) as error:
+            reason = str(error).strip().splitlines()[-1]
             if not jobs:
-                raise UserError("hydra/launcher", "slurm", f"sbatch refused the jobs: {last_line(error)}") from None
-            print(f"Slurm took {len(jobs)} of {len(batches)} jobs: {last_line(error)}", file=sys.stderr)
+                raise UserError("hydra/launcher", "slurm", f"sbatch refused the jobs: {reason}") from None
+            print(f"Slurm took {len(jobs)} of {len(batches)} jobs: {reason}", file=sys.stderr)
             break
     return jobs
 
 
 class SlurmJob:
-    """The work of one Slurm job on its node; submitit needs an object, not a function, to requeue it."""
+    """The work of one Slurm job on its node; to requeue it, submitit needs an object with these two methods."""
 
     def __call__(self, configs: list[Config]) -> list[Outcome]:
-        from ablation.launching.gang import Gang  # here, and not above: it imports torch
+        """Train the runs of one batch."""
+        from ablation.launching import gang  # here, and not above: it imports torch
 
-        requeued = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
-        patience = LEASE_S if requeued else 0
+        patience = LEASE_S if int(os.environ.get("SLURM_RESTART_COUNT", 0)) else 0
         with Interrupts() as interrupts:  # on leaving it, submitit's handler of SIGUSR2 requeues the job and exits
-            outcomes = Gang(configs, len(configs)).train()
+            outcomes = gang.train(configs, len(configs))
             while patience > 0 and not interrupts.reason and any(outcome.state == "busy" for outcome in outcomes):
                 pause(RETRY_S, interrupts)
                 patience -= RETRY_S
-                outcomes = Gang(configs, len(configs)).train()
+                outcomes = gang.train(configs, len(configs))
         if interrupts.signal is signal.SIGTERM:
             sys.exit(128 + signal.SIGTERM)
         return outcomes
@@ -119,21 +124,6 @@ class SlurmJob:
     def checkpoint(self, configs: list[Config]) -> Any:
         """What submitit submits when it requeues the job: the same call, since the runs resume by themselves."""
         return submitit.helpers.DelayedSubmission(self, configs)
-
-
-def environment() -> list[str]:
-    """Shell lines before the job's work: src/ on the path, where sbatch passes no environment on, and its cores."""
-    return [
-        f"export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}:$PYTHONPATH",
-        "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}",
-    ]
-
-
-def largest_array() -> int:
-    """How many jobs one array may have; 1000 (Slurm's default allows 1001) if the cluster does not say."""
-    shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True)
-    sizes = [line.split("=")[1] for line in shown.stdout.splitlines() if line.startswith("MaxArraySize")]
-    return max(1, int(sizes[0]) - 1) if sizes else 1000
 
 
 def queue() -> dict[str, str] | None:
@@ -144,7 +134,7 @@ def queue() -> dict[str, str] | None:
 
 
 def ends(
-    jobs: Sequence[submitit.Job[Any]], look: Callable[[], dict[str, str] | None], pause: Callable[[], bool]
+    jobs: Sequence[Job], look: Callable[[], dict[str, str] | None], pause: Callable[[], bool]
 ) -> Iterator[tuple[int, str | None]]:
     """Wait for all jobs; yield each one's index when it ends, with None if it has a result, else its last state.
 
@@ -165,12 +155,11 @@ def ends(
             if result or looks_ended[index] >= LOOKS:
                 del waiting[index]
                 yield index, None if result else state
-        if states is not None:
-            counts = Counter(states.get(job.job_id, UNLISTED).lower() for job in waiting.values())
-            parts = [*sorted(counts.items()), ("ended", len(jobs) - len(waiting))]
-            line = "Slurm: " + ", ".join(f"{count} {state}" for state, count in parts)
-            if line != shown:
-                print(shown := line, flush=True)
+        counts = Counter((states or {}).get(job.job_id, UNLISTED).lower() for job in waiting.values())
+        parts = [*sorted(counts.items()), ("ended", len(jobs) - len(waiting))]
+        line = "Slurm: " + ", ".join(f"{count} {state}" for state, count in parts)
+        if states is not None and line != shown:
+            print(shown := line, flush=True)
         if waiting and not pause():
             return
 
@@ -183,27 +172,19 @@ def pause(seconds: float, interrupts: Interrupts) -> bool:
     return not interrupts.reason
 
 
-def has_result(job: submitit.Job[Any]) -> bool:
+def has_result(job: Job) -> bool:
     """Whether the job's result is there; listing the folder makes a network file system look again."""
-    folder = Path(job.paths.folder)
-    return folder.is_dir() and job.paths.result_pickle.name in os.listdir(folder)
+    return job.paths.folder.is_dir() and job.paths.result_pickle.name in os.listdir(job.paths.folder)
 
 
-def collect(job: submitit.Job[Any], state: str | None, runs: int) -> Sequence[Outcome | None]:
-    """The outcomes of the job's `runs`; None each if it ended in this `state`, or failed, without a result."""
+def collect(job: Job, state: str | None) -> list[Outcome | None] | None:
+    """What the job returned; None if it left no result (it is in this `state`) or failed outside of its runs."""
     fault = f"it is {state} and left no result"
     if state is None:
         try:
-            outcomes: list[Outcome] = job.results()[0]
+            outcomes: list[Outcome | None] = job.results()[0]
             return outcomes
-        except (FailedJobError, UncompletedJobError) as error:
-            fault = last_line(error)
+        except UncompletedJobError:
+            fault = "it failed"
     print(f"Slurm job {job.job_id}: {fault}; log: {job.paths.stdout}", file=sys.stderr, flush=True)
-    return [None] * runs
-
-
-def last_line(error: BaseException) -> str:
-    """What an error of submitit or Slurm says last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
-    tidy = [line for line in lines if not line.startswith(("You can check full logs", "- /"))]
-    return (tidy or [type(error).__name__])[-1]
+    return None

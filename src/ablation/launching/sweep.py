@@ -10,13 +10,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
@@ -32,6 +31,7 @@ from ablation.runs.record.outcome import EXIT_STATUS, Outcome
 from ablation.tracking import tracker
 
 STYLES = {"failed": "red", "interrupted": "yellow", "busy": "yellow"}
+ERRORS = ("train_error", "test_error")
 
 
 def sweep(
@@ -44,33 +44,27 @@ def sweep(
     """
     overrides = OverridesParser.create(loader).parse_overrides(arguments)
     axes = {override.get_key_element(): axis(override) for override in overrides}  # the last one for a key counts
-    group = f"tracker.group={master.tracker.group or group_name(master, overrides)}"
+    varied = [override.get_key_element() for override in overrides if override.is_sweep_override()]
+    name = master.hydra.runtime.choices.get("sweep") or "-".join(["multirun", *varied])
+    group = f"tracker.group={master.tracker.group or name}"
     jobs = [[group, *arm, *job] for job in itertools.product(*axes.values()) for arm in arms]
     if not jobs:
         raise UserError("command line", " ".join(arguments), "an axis of the sweep has no values")
     different: dict[str, tuple[list[str], Config]] = {}
     for job in jobs:
-        config = checked(loader, master, job)
+        config = compose_job(loader, master, job)
         different.setdefault(config.identity(config.trainer.precision), (job, config))
     if len(different) < len(jobs):  # a plain net has no shortcut to vary
         print(f"{len(jobs)} combinations are {len(different)} different runs")
-    jobs, configs = [job for job, _ in different.values()], [config for _, config in different.values()]
-    limits = [config.trainer.time_limit for config in configs if config.trainer.time_limit is not None]
-    began = time.time()
-    with Interrupts(min(limits, default=None)):
-        try:
-            returns = launcher.launch(jobs, initial_job_idx=0)
-            outcomes = [outcome_of(a_return, config, began) for a_return, config in zip(returns, configs, strict=True)]
-        except UserError:
-            raise
-        except Exception as error:  # another launcher than ours may end with a killed worker; the other runs count
-            print(f"the launcher stopped: {type(error).__name__}: {error}", file=sys.stderr)
-            outcomes = [outcome_on_disk(config, began) for config in configs]
+    outcomes = launch(launcher, [job for job, _ in different.values()], [config for _, config in different.values()])
     show_summary(outcomes)
-    if page := make_report(configs[0]):
-        rows = [tracked_row(outcome) for outcome in outcomes]
-        settings = configs[0].tracker
-        tracker.follow_sweep(settings.group or "", page, rows, asdict(settings), configs[0].results_dir)
+    config = next(config for _, config in different.values())
+    if page := make_report(config):
+        rows = [
+            {"run": o.name, "state": o.state} | {key: o.metrics.get(key) for key in ERRORS} | {"message": o.message}
+            for o in outcomes
+        ]
+        tracker.follow_sweep(config.tracker.group or name, page, rows, asdict(config.tracker), config.results_dir)
     leave(max(outcome.exit_status for outcome in outcomes))
 
 
@@ -84,28 +78,28 @@ def axis(override: Override) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def group_name(master: DictConfig, overrides: Sequence[Override]) -> str:
-    """The sweep's name for the tracker: that of its file, or one made of the keys that vary."""
-    varied = [override.get_key_element() for override in overrides if override.is_sweep_override()]
-    return str(master.hydra.runtime.choices.get("sweep") or "-".join(["multirun", *varied]))
-
-
-def checked(loader: ConfigLoader, master: DictConfig, job: Sequence[str]) -> Config:
-    """The job's composed and checked configuration. Raises UserError, and what Hydra raises, for a mistake in it."""
+def compose_job(loader: ConfigLoader, master: DictConfig, job: Sequence[str]) -> Config:
+    """The checked configuration of a job. Raises UserError, and what Hydra raises, for a mistake in it."""
     composed = loader.load_sweep_config(master, list(job))
     with open_dict(composed):
         del composed["hydra"]
     return compose.from_hydra(composed)
 
 
-def outcome_of(job: JobReturn, config: Config, began: float) -> Outcome:
-    """What a job returned, or what its run's folder says if its process was killed."""
-    value: Any = job._return_value  # the property `return_value` raises an exception, after a line of Hydra's own
-    if isinstance(value, Exception):
-        return Outcome(config.name(), None, "failed", f"{type(value).__name__}: {value}")
-    if not isinstance(value, Outcome):
-        return outcome_on_disk(config, began)
-    return value if value.name else replace(value, name=config.name())
+def launch(launcher: Launcher, jobs: list[list[str]], configs: list[Config]) -> list[Outcome]:
+    """Run the jobs; their outcomes, read from the runs' folders where a process was killed."""
+    limits = [config.trainer.time_limit for config in configs if config.trainer.time_limit is not None]
+    began = time.time()
+    with Interrupts(min(limits, default=None)):
+        try:
+            returned = [job.return_value for job in launcher.launch(jobs, initial_job_idx=0)]
+        except UserError:
+            raise
+        except Exception as error:  # a launcher of Hydra's raises what a job raised: the other runs count all the same
+            print(f"the launcher stopped: {type(error).__name__}: {error}", file=sys.stderr)
+            returned = [None] * len(jobs)
+    outcomes = [outcome or outcome_on_disk(config, began) for outcome, config in zip(returned, configs, strict=True)]
+    return [replace(o, name=o.name or config.name()) for o, config in zip(outcomes, configs, strict=True)]
 
 
 def outcome_on_disk(config: Config, began: float) -> Outcome:
@@ -120,11 +114,11 @@ def outcome_on_disk(config: Config, began: float) -> Outcome:
             state, metrics = status["status"], record.get("metrics", {}) if status["status"] == "done" else {}
             return Outcome(folder.name, folder, state, status.get("message", ""), metrics)
         return Outcome(folder.name, folder, "interrupted", "its process was killed")
-    return Outcome(config.name(), None, "interrupted", "its process was killed before it began to train")
+    return Outcome("", None, "interrupted", "its process was killed before it began to train")
 
 
 def written_for(precision: str, folder: Path, began: float) -> bool:
-    """Whether a job that asked for this precision ("auto" too) wrote into the run's folder since then."""
+    """Whether a job that asked for this precision ("auto" too) has written into the run's folder since then."""
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         recent: bool = (folder / "status.json").stat().st_mtime >= began
@@ -139,7 +133,7 @@ def show_summary(outcomes: Sequence[Outcome]) -> None:
     for title in ("train error %", "test error %"):
         table.add_column(title, justify="right")
     for outcome in outcomes:
-        errors = [outcome.metrics.get(key) for key in ("train_error", "test_error")]
+        errors = [outcome.metrics.get(key) for key in ERRORS]
         shown = ["" if error is None else f"{error:.2f}" for error in errors]
         table.add_row(outcome.name, outcome.state, *shown, style=STYLES.get(outcome.state))
     Console(width=None if Console().is_terminal else 160).print(table)
@@ -149,12 +143,6 @@ def show_summary(outcomes: Sequence[Outcome]) -> None:
         if outcome.exit_status:
             where = f" ({outcome.folder})" if outcome.folder else ""
             print(f"{outcome.state}: {outcome.name}: {outcome.message}{where}")
-
-
-def tracked_row(outcome: Outcome) -> dict[str, Any]:
-    """What the tracker shows of a job."""
-    errors = {key: outcome.metrics.get(key) for key in ("train_error", "test_error")}
-    return {"run": outcome.name, "state": outcome.state} | errors | {"message": outcome.message}
 
 
 def make_report(config: Config) -> Path | None:
