@@ -17,10 +17,9 @@ from ablation.config import compose
 from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
 from ablation.launching import gang
-from ablation.launching.gang import Gang
 from ablation.networks import resnet as networks
 from ablation.runs.record.outcome import Outcome
-from ablation.runs.run import run, stepwise
+from ablation.runs.run import advance, run
 from ablation.training import devices
 from ablation.training.step import Training
 
@@ -83,11 +82,11 @@ def test_the_same_as_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     alone = {name: run(small(tmp_path / "alone", *overrides)) for name, overrides in MEMBERS.items()}
     configs = [small(tmp_path / "gang", *overrides) for overrides in MEMBERS.values()]
     with Interrupts() as interrupts:  # the first one is resumed within the gang, and so loads a random state
-        steps = stepwise(configs[0], interrupts)
+        steps = advance(configs[0], interrupts)
         for _ in range(4):
             next(steps)
         steps.close()
-    together = dict(zip(MEMBERS, Gang(configs, at_once=4).train(), strict=True))
+    together = dict(zip(MEMBERS, gang.train(configs, at_once=4), strict=True))
     assert together["fast"].state == "resumed"
     for name in MEMBERS:
         assert essence(together[name]) == essence(alone[name]), name
@@ -99,12 +98,12 @@ def test_a_failure_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             raise RuntimeError("out of memory")
         real(training)
 
-    real = Training.take_step
-    monkeypatch.setattr(Training, "take_step", failing)
+    real = Training.advance
+    monkeypatch.setattr(Training, "advance", failing)
     configs = [small(tmp_path, f"seed={seed}") for seed in range(3)]
     configs.insert(1, small(tmp_path, "data=cifar10", f"data.root={tmp_path / 'file' / 'below'}"))
     (tmp_path / "file").touch()  # so that nothing can be downloaded to below it
-    outcomes = Gang(configs, at_once=4).train()
+    outcomes = gang.train(configs, at_once=4)
     assert [outcome.state for outcome in outcomes] == ["done", "failed", "failed", "done"]
     assert "data.root" in outcomes[1].message
     assert outcomes[2].message == "RuntimeError: out of memory"
@@ -118,25 +117,25 @@ def test_a_signal_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         if training.seed == 1 and training.step == 2:
             signal.raise_signal(signal.SIGTERM)
 
-    real = Training.take_step
+    real = Training.advance
     configs = [small(tmp_path, f"seed={seed}") for seed in range(3)]
     with monkeypatch.context() as patched, Interrupts():
-        patched.setattr(Training, "take_step", signalled)
-        outcomes = Gang(configs, at_once=2).train()
+        patched.setattr(Training, "advance", signalled)
+        outcomes = gang.train(configs, at_once=2)
     assert [outcome.state for outcome in outcomes] == ["interrupted"] * 3
     assert "not begun" in outcomes[2].message
-    assert [outcome.state for outcome in Gang(configs, at_once=3).train()] == ["resumed", "resumed", "done"]
+    assert [outcome.state for outcome in gang.train(configs, at_once=3)] == ["resumed", "resumed", "done"]
 
 
 class Watched:
-    """Stands in for `stepwise`: runs of thirty steps that note who is running beside them."""
+    """Stands in for `advance`: runs of thirty steps that note who is running beside them."""
 
     def __init__(self) -> None:
         self.running: list[Config] = []
         self.most: dict[str, int] = {}
         self.mixed = False
 
-    def stepwise(self, config: Config, _interrupts: Interrupts, alone: bool) -> Iterator[None]:
+    def advance(self, config: Config, _interrupts: Interrupts, alone: bool) -> Iterator[None]:
         self.running.append(config)
         for _ in range(30):
             for device in {one.trainer.device for one in self.running}:
@@ -151,20 +150,20 @@ class Watched:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     watched = Watched()
-    monkeypatch.setattr(gang, "stepwise", watched.stepwise)
+    monkeypatch.setattr(gang, "advance", watched.advance)
     return watched
 
 
 @pytest.mark.parametrize(("asked", "most"), [(None, 1), (1, 1), (3, 3)])
 def test_at_most_so_many_at_once(asked: int | None, most: int, watched: Watched) -> None:
-    outcomes = Gang(seeds(7), asked).train()
+    outcomes = gang.train(seeds(7), asked)
     assert [outcome.name for outcome in outcomes] == [f"seed{seed}" for seed in range(7)]
     assert watched.most == {"cpu": most}
 
 
 def test_deterministic_runs_are_not_mixed_with_others(watched: Watched) -> None:
     fast, reference = seeds(2), seeds(2, "trainer=reference")
-    assert len(Gang([fast[0], *reference, fast[1]], 4).train()) == 4
+    assert len(gang.train([fast[0], *reference, fast[1]], 4)) == 4
     assert not watched.mixed
     assert watched.most == {"cpu": 2}  # the two reference runs
 
@@ -192,12 +191,12 @@ def test_several_gpus_by_memory(
         return 80 - taken(sum(one.trainer.device == str(device) for one in watched.running)), 80
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", memory)
-    outcomes = Gang(seeds(40, "trainer.device=auto"), None).train()
+    outcomes = gang.train(seeds(40, "trainer.device=auto"), None)
     assert len(outcomes) == 40
     assert watched.most == most
 
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_device_that_was_asked_for_is_kept(watched: Watched) -> None:
-    Gang(seeds(4, "trainer.device=cuda:1"), 2).train()
+    gang.train(seeds(4, "trainer.device=cuda:1"), 2)
     assert watched.most == {"cuda:1": 2}

@@ -12,9 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
 
-from ablation.launching.processes import Slot, returned, slots, visible_gpus
+from ablation.launching.processes import slots, visible_gpus
 from ablation.runs.record.outcome import Outcome
 
 TRAIN = Path(__file__).resolve().parents[1] / "src" / "train.py"
@@ -34,21 +33,19 @@ RUN = [
 @pytest.mark.parametrize(
     ("processes", "threads", "cores", "gpus", "expected"),
     [
-        (None, None, 4, [], [Slot(1, None)] * 4),  # one a core
-        (2, None, 8, [], [Slot(4, None)] * 2),  # the cores divided
-        (3, None, 2, [], [Slot(1, None)] * 3),  # never less than one
-        (2, 3, 8, [], [Slot(3, None)] * 2),  # as told
-        (None, None, 16, ["0", "1"], [Slot(8, "0"), Slot(8, "1")]),  # one a GPU
-        (5, 1, 16, ["2", "7"], [Slot(1, g) for g in ("2", "7", "2", "7", "2")]),  # in turn
+        (None, None, 4, [], [("1", None)] * 4),  # one a core
+        (2, None, 8, [], [("4", None)] * 2),  # the cores divided
+        (3, None, 2, [], [("1", None)] * 3),  # never less than one
+        (2, 3, 8, [], [("3", None)] * 2),  # as asked
+        (None, None, 16, ["0", "1"], [("8", "0"), ("8", "1")]),  # one a GPU
+        (5, 1, 16, ["2", "7"], [("1", gpu) for gpu in ("2", "7", "2", "7", "2")]),  # in turn
     ],
 )
-def test_places(processes: int | None, threads: int | None, cores: int, gpus: list[str], expected: list[Slot]) -> None:
-    assert slots(processes, threads, cores, gpus) == expected
-
-
-def test_a_place_is_told_to_its_process_by_the_environment() -> None:
-    assert Slot(3, "1").environment() == {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "1"}
-    assert "CUDA_VISIBLE_DEVICES" not in Slot(3, None).environment()
+def test_threads_and_gpus_of_each_process(
+    processes: int | None, threads: int | None, cores: int, gpus: list[str], expected: list[tuple[str, str | None]]
+) -> None:
+    places = slots(processes, threads, cores, gpus)
+    assert [(place["OMP_NUM_THREADS"], place.get("CUDA_VISIBLE_DEVICES")) for place in places] == expected
 
 
 @pytest.mark.parametrize(
@@ -81,43 +78,61 @@ def multirun(results: Path, *overrides: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=results, env=environment, **out)  # type: ignore[call-overload, no-any-return]
 
 
-def status(results: Path, seed: int) -> dict[str, Any]:
-    """The run's status file, or an empty dict before there is one."""
-    found = list(results.glob(f"runs/*seed{seed}-*/status.json"))
-    return json.loads(found[0].read_text()) if found else {}
+def status(results: Path, config: str) -> dict[str, Any]:
+    """The status of the run whose config.yaml has this line, or an empty dict before there is one."""
+    for path in results.glob("runs/*/status.json"):
+        if config in path.with_name("config.yaml").read_text():
+            found: dict[str, Any] = json.loads(path.read_text())
+            return found
+    return {}
 
 
-def in_training(results: Path, seed: int) -> int:
-    """Wait until the run trains; its process id."""
+def until_it_trains(results: Path, config: str) -> int:
+    """Wait until that run trains; its process id."""
     deadline = time.monotonic() + 120
-    while status(results, seed).get("step", 0) < 5:
+    while status(results, config).get("step", 0) < 5:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    return int(status(results, seed)["pid"])
+    return int(status(results, config)["pid"])
 
 
 @pytest.mark.slow
-def test_a_killed_job_takes_no_other_one_with_it(tmp_path: Path) -> None:
-    sweep = multirun(tmp_path, "schedule.steps=30", "hydra.launcher.processes=2", "seed=0,1")
-    os.kill(in_training(tmp_path, 0), signal.SIGKILL)
+def test_a_killed_job_is_interrupted_and_takes_no_other_one_with_it(tmp_path: Path) -> None:
+    """The two runs differ in their precision alone: the fast one's metrics must not be shown for the killed one."""
+    sweep = multirun(tmp_path, "schedule.steps=30", "hydra.launcher.processes=2", "trainer.precision=bfloat16,float32")
+    os.kill(until_it_trains(tmp_path, "precision: float32"), signal.SIGKILL)
     shown = sweep.communicate(timeout=180)[0]
     assert sweep.returncode == 75, shown
     assert "1 done, 1 interrupted" in shown
-    assert "job 0 was ended, exit status -9" in shown
-    environment = json.loads(next(tmp_path.glob("runs/*seed1-*/record.json")).read_text())["environment"]
-    assert environment["threads"] == 1
+    assert "its process ended with exit status -9" in shown
+    [record] = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/record.json")]
+    assert record["environment"]["threads"] == 1
+    assert record["config"]["trainer"]["precision"] == "bfloat16"
 
 
 @pytest.mark.slow
 def test_a_signal_is_passed_on_and_what_has_not_begun_is_left(tmp_path: Path) -> None:
     sweep = multirun(tmp_path, "schedule.steps=5000", "hydra.launcher.processes=1", "seed=0,1")
-    in_training(tmp_path, 0)
-    sweep.send_signal(signal.SIGTERM)
+    until_it_trains(tmp_path, "seed: 0")
+    for _ in range(2):  # the second one must not change the exit status
+        sweep.send_signal(signal.SIGTERM)
+        time.sleep(0.03)
     shown = sweep.communicate(timeout=180)[0]
     assert sweep.returncode == 75, shown
     assert "2 interrupted" in shown
-    assert status(tmp_path, 0)["status"] == "interrupted"
-    assert status(tmp_path, 1) == {}
+    assert status(tmp_path, "seed: 0")["status"] == "interrupted"
+    assert status(tmp_path, "seed: 1") == {}
+
+
+@pytest.mark.slow
+def test_the_jobs_end_with_their_parent(tmp_path: Path) -> None:
+    sweep = multirun(tmp_path, "schedule.steps=5000", "hydra.launcher.processes=1", "seed=0,1")
+    until_it_trains(tmp_path, "seed: 0")
+    sweep.kill()
+    deadline = time.monotonic() + 30
+    while status(tmp_path, "seed: 0")["status"] != "interrupted":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("setting", ["processes=0", "threads=-1", "processes=many"])
@@ -133,7 +148,7 @@ class TestTheQueue:
 
     @pytest.fixture(autouse=True)
     def _needs_the_extra(self) -> None:
-        pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra slurm")
+        pytest.importorskip("submitit", reason="needs the extra slurm")
 
     def ends(self, tmp_path: Path, looks: list[dict[str, str] | None], results: dict[str, int]) -> list[Any]:
         """What is concluded; `results`: the look from which on a job's result is there."""
@@ -162,7 +177,7 @@ class TestTheQueue:
 
     def test_a_job_without_a_result_is_given_up_after_three_looks(self, tmp_path: Path) -> None:
         looks: list[Any] = [{"1_0": "CANCELLED"}, {"1_0": "CANCELLED"}, {}, {}, {}]
-        assert self.ends(tmp_path, looks, {"1_1": 0}) == [(1, None), (0, "unknown to Slurm")]
+        assert self.ends(tmp_path, looks, {"1_1": 0}) == [(1, None), (0, "not in Slurm's queue")]
 
     def test_a_requeued_job_is_waited_for(self, tmp_path: Path) -> None:
         gone: list[Any] = [{"1_0": "PREEMPTED"}, {"1_0": "PREEMPTED"}]
@@ -179,15 +194,13 @@ class TestTheWorkOfASlurmJob:
     @pytest.fixture
     def work(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], str]], list[str]]:
         """Does a job's work with a made-up run, which gives its state; returns the job's states."""
-        pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra slurm")
+        pytest.importorskip("submitit", reason="needs the extra slurm")
         from ablation.launching import slurm
 
         def work(run: Callable[[], str]) -> list[str]:
-            launcher = slurm.Slurm(runs_per_job=1, poll_s=1)
-            launcher.config = DictConfig({})
-            monkeypatch.setattr(slurm, "run_jobs", lambda *_: [returned(["seed=0"], Outcome("run", None, run()))])
+            monkeypatch.setattr("ablation.launching.gang.train", lambda *_: [Outcome("run", None, run())])
             monkeypatch.setattr(slurm, "RETRY_S", 0.01)
-            return [job._return_value.state for job in launcher([["seed=0"]], 0, {})]
+            return [outcome.state for outcome in slurm.SlurmJob()([])]
 
         return work
 

@@ -20,7 +20,6 @@ import pytest
 import slurm_cluster
 
 pytest.importorskip("submitit", reason="needs the extra: pip install -e '.[slurm]'")
-pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.skipif(bool(slurm_cluster.missing()), reason=f"no Slurm here: {slurm_cluster.missing()}"),

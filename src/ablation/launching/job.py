@@ -1,7 +1,10 @@
-"""One Hydra job: its outcome is for the sweep's summary or, alone, for the exit status."""
+"""One Hydra job, and how the program ends with it."""
 
+import atexit
+import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -9,14 +12,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ablation.config.command_line import translate
 from ablation.errors import UserError
+from ablation.interrupts import asked_for
 from ablation.program import fail
 from ablation.runs.record.outcome import Outcome
 
 
 def job(work: Callable[[], Outcome]) -> Outcome:
-    """`work` as one Hydra job: in a sweep its outcome is for the summary; alone, the program leaves with its status.
+    """Do `work` as a Hydra job: in a sweep return its outcome; alone, leave the program with its exit status.
 
-    It leaves from here, with SystemExit, because Hydra would forget the outcome, and add lines of its own to an error.
+    It leaves from here, by SystemExit, because Hydra would drop the outcome and add lines of its own to an error.
     """
     alone = HydraConfig.get().mode == RunMode.RUN
     try:
@@ -25,8 +29,26 @@ def job(work: Callable[[], Outcome]) -> Outcome:
         mistake = error if isinstance(error, UserError) else translate(error)
         if alone:
             fail(mistake)
-        print(mistake, file=sys.stderr, flush=True)
-        return Outcome("", None, "failed", str(mistake))
+        return not_begun(mistake)
     if alone:
-        sys.exit(outcome.exit_status)
+        leave(outcome.exit_status)
     return outcome
+
+
+def not_begun(mistake: UserError) -> Outcome:
+    """Print the user's mistake; the outcome of a run that was not begun because of it."""
+    print(mistake, file=sys.stderr, flush=True)
+    return Outcome("", None, "failed", str(mistake))
+
+
+def leave(status: int) -> NoReturn:
+    """Leave the program with this exit status, which a second SIGTERM on the way out does not change."""
+    atexit.register(ignore_signals)  # the last one registered is the first one called
+    sys.exit(status)
+
+
+def ignore_signals() -> None:
+    """Ignore what asks a run to leave, but not Ctrl-C, which ends the wait for the tracker."""
+    for number in asked_for():
+        if number != signal.SIGINT:
+            signal.signal(number, signal.SIG_IGN)

@@ -1,59 +1,42 @@
-"""`hydra/launcher=processes`: the jobs of a multirun side by side on one machine, each in a process of its own.
+"""`hydra/launcher=processes`: the runs of a sweep side by side on one machine, each in a process of its own.
 
-N at once, the machine's threads divided between them, GPUs handed out in turn. A process per job and not a pool: a job
-that is killed (out of memory) takes no other one with it, and what it left is read from its folder. The jobs are
-handed over with cloudpickle, because a task function lives in __main__.
+N at once, the machine's threads divided between them, GPUs handed out in turn. A process for each run, not a pool: one
+that is killed (out of memory) takes no other with it.
 """
 
-import io
 import os
+import signal
 import subprocess
-import sys
+import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from multiprocessing import connection, get_context
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import connection, get_context, parent_process
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-import cloudpickle
-from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, setup_globals
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
-
-from ablation.errors import UserError
+from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
-from ablation.program import Unbreakable, make_unbreakable
+from ablation.program import make_unbreakable
 from ablation.runs.record.outcome import Outcome
 
-LOOK_AROUND_S = 0.5
-"""How long a signal may go unnoticed while nothing else happens."""
+SIGNAL_CHECK_S = 0.5
+"""Seconds between two looks for a signal while no process ends."""
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A place for one process at a time."""
+def slots(processes: int | None, threads: int | None, cores: int, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """For each of the `processes` at once (None: one a GPU, else one a core) the environment variables of its place.
 
-    threads: int
-    gpu: str | None
-
-    def environment(self) -> dict[str, str]:
-        """What a process in this slot is told, before it imports torch."""
-        threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        return threads if self.gpu is None else threads | {"CUDA_VISIBLE_DEVICES": self.gpu}
-
-
-def slots(processes: int | None, threads: int | None, cores: int, gpus: Sequence[str]) -> list[Slot]:
-    """The places that `processes` and `threads` ask for; None: one a GPU (else one a core), the cores divided."""
+    `threads` of each (None: the `cores` divided); the GPUs are handed out in turn.
+    """
     count = processes or len(gpus) or cores
-    share = threads or max(1, cores // count)
-    return [Slot(share, gpus[i % len(gpus)] if gpus else None) for i in range(count)]
+    share = str(threads or max(1, cores // count))
+    places = [{"OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share} for _ in range(count)]
+    return [one | {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else one for i, one in enumerate(places)]
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES writes them; torch is not asked: it takes seconds."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, without importing torch."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
@@ -61,109 +44,72 @@ def visible_gpus() -> list[str]:
         found = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [str(i) for i, line in enumerate(x for x in found.stdout.splitlines() if x.startswith("GPU "))]
+    return [str(i) for i, _ in enumerate(line for line in found.stdout.splitlines() if line.startswith("GPU "))]
 
 
-class Processes(Launcher):
-    """Named by conf/hydra/launcher/processes.yaml, which says what the two numbers mean."""
-
-    def __init__(self, processes: int | None, threads: int | None) -> None:
-        """Raises UserError for a number that is not positive."""
-        self.wanted = {"processes": processes, "threads": threads}
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        for key, value in self.wanted.items():
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UserError(f"hydra.launcher.{key}", value, "must be a positive whole number or null")
-        self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; those that a signal left unstarted or that were killed return nothing."""
-        free = slots(**self.wanted, cores=len(os.sched_getaffinity(0)), gpus=visible_gpus())[: len(job_overrides)]
-        print(f"{len(job_overrides)} jobs, {len(free)} at once, {free[0].threads} threads each", flush=True)
-        context = cloudpickle.dumps((self.hydra_context, self.task_function, self.config, Singleton.get_state()))
-        returns = [returned(overrides, None) for overrides in job_overrides]
-        waiting = deque(range(len(job_overrides)))
-        running: dict[connection.Connection, tuple[int, Slot, BaseProcess]] = {}
-        with Interrupts() as interrupts:
-            while running or (waiting and not interrupts.reason):
-                while waiting and free and not interrupts.reason:
-                    job, slot = waiting.popleft(), free.pop(0)
-                    started = start(slot, context, list(job_overrides[job]), initial_job_idx + job)
-                    running[started[0]] = (job, slot, started[1])
-                if interrupts.reason:
-                    for _, _, process in running.values():
-                        process.terminate()
-                for heard, value in finished(running):
-                    job, slot, process = running.pop(heard)
-                    process.join()
-                    free.append(slot)
-                    if value is None:
-                        print(f"job {initial_job_idx + job} was ended, exit status {process.exitcode}", flush=True)
-                    returns[job] = value or returns[job]
-        return returns
+def train(configs: Sequence[Config], processes: int | None, threads: int | None) -> list[Outcome | None]:
+    """Train the runs; None is the outcome of one whose process was killed."""
+    free = slots(processes, threads, len(os.sched_getaffinity(0)), visible_gpus())[: len(configs)]
+    print(f"{len(configs)} jobs, {len(free)} at once, {free[0]['OMP_NUM_THREADS']} threads each", flush=True)
+    outcomes: list[Outcome | None] = [None] * len(configs)
+    waiting = deque(range(len(configs)))
+    spawn = get_context("spawn")  # not fork: this process may have threads
+    running: dict[Any, tuple[int, dict[str, str], BaseProcess]] = {}
+    leaving = False
+    with Interrupts() as interrupts:
+        while waiting or running:
+            if interrupts.reason and not leaving:
+                leaving = True
+                while waiting:
+                    outcomes[waiting.pop()] = Outcome("", None, "interrupted", f"{interrupts.reason}; not begun")
+                for _, _, process in running.values():
+                    process.terminate()
+            while waiting and free:
+                index, slot = waiting.popleft(), free.pop(0)
+                receiver, sender = spawn.Pipe(duplex=False)
+                process = spawn.Process(target=child, args=(sender, slot, configs[index]))
+                process.start()
+                sender.close()  # the child has its own; the last one closed marks the end of what it sends
+                running[receiver] = (index, slot, process)
+            ended = connection.wait(list(running), timeout=SIGNAL_CHECK_S)
+            for receiver in [one for one in running if one in ended]:
+                index, slot, process = running.pop(receiver)
+                outcomes[index] = collect(receiver, process, configs[index].name())
+                free.append(slot)
+    return outcomes
 
 
-def start(slot: Slot, context: bytes, overrides: list[str], index: int) -> tuple[connection.Connection, BaseProcess]:
-    """Start a job in a fresh process; its JobReturn comes through the connection."""
-    spawn = get_context("spawn")  # not fork: the parent may have threads
-    receiver, sender = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=child, args=(sender, slot.environment(), context, overrides, index))
-    process.start()
-    sender.close()
-    return receiver, process
+def collect(receiver: connection.Connection, process: BaseProcess, name: str) -> Outcome | None:
+    """The outcome that a process sent before it ended; None if a signal killed it."""
+    outcome: Outcome | None = None
+    with receiver, suppress(EOFError, OSError):
+        outcome = receiver.recv()
+    process.join()
+    if outcome is None:
+        fault = f"its process ended with exit status {process.exitcode}"
+        print(f"{name}: {fault}", flush=True)
+        if process.exitcode and process.exitcode > 0:
+            return Outcome("", None, "failed", fault)
+    return outcome
 
 
-def finished(running: dict[connection.Connection, Any]) -> Iterator[tuple[connection.Connection, JobReturn | None]]:
-    """The connections of processes that ended within LOOK_AROUND_S, with what they returned; None: they were killed."""
-    for ready in connection.wait(list(running), timeout=LOOK_AROUND_S):
-        assert isinstance(ready, connection.Connection)
-        try:
-            yield ready, cloudpickle.loads(ready.recv_bytes())
-        except EOFError:
-            yield ready, None
-        ready.close()
-
-
-class Plain(io.TextIOWrapper):
-    """A standard error that does not pass for a terminal: N progress bars on one would overwrite each other."""
-
-    def isatty(self) -> bool:
-        return False
-
-
-def child(
-    sender: connection.Connection, environment: dict[str, str], context: bytes, overrides: list[str], index: int
-) -> None:
-    """One job, in its own process: torch is first imported in here, and finds its threads and its GPU set."""
-    os.setpgrp()  # Ctrl-C reaches the parent alone, which asks each job once to leave
+def child(sender: connection.Connection, environment: dict[str, str], config: Config) -> None:
+    """Train one run in this process, which has not imported torch yet."""
+    os.setpgrp()  # Ctrl-C reaches only the parent, which then asks each process once to leave
     os.environ.update(environment)
     make_unbreakable()
-    sys.stderr = Plain(io.BufferedWriter(Unbreakable(os.dup(2), "w")), errors="replace", line_buffering=True)
-    with Interrupts():  # around everything: a signal while torch is being imported must not be lost
-        hydra_context, task_function, config, state = cloudpickle.loads(context)
-        returns = run_jobs(hydra_context, task_function, config, state, [overrides], index)
-    sender.send_bytes(cloudpickle.dumps(returns[0]))
+    with Interrupts():  # around everything: a signal must not be lost while torch is imported
+        threading.Thread(target=leave_with_parent, daemon=True).start()
+        from ablation.launching import gang
+
+        outcomes = gang.train([config], at_once=2)  # 2: no progress bar on a terminal that other processes write to
+        with suppress(OSError):  # the parent was killed
+            sender.send(outcomes[0])
 
 
-def run_jobs(
-    hydra_context: HydraContext,
-    task_function: TaskFunction,
-    config: DictConfig,
-    state: dict[Any, Any],
-    jobs: Sequence[Sequence[str]],
-    first: int,
-) -> Sequence[JobReturn]:
-    """Run jobs of a multirun, all at once, in another process than Hydra's, whose singletons are `state`."""
-    from hydra_plugins.gang_launcher import GangLauncher  # here, and not above: Hydra imports its plugins in any order
-
-    Singleton.set_state(state)
-    setup_globals()
-    gang = GangLauncher(at_once=len(jobs))
-    gang.setup(hydra_context=hydra_context, task_function=task_function, config=config)
-    return gang.launch(jobs, initial_job_idx=first)
-
-
-def returned(overrides: Sequence[str], outcome: Outcome | None) -> JobReturn:
-    """The return of a job that could not return by itself; without an outcome the sweep reads the run's folder."""
-    return JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=outcome)
+def leave_with_parent() -> None:
+    """Wait until the parent has ended, however it did, then ask this process to checkpoint and leave."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

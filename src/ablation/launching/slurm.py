@@ -1,11 +1,11 @@
-"""`hydra/launcher=slurm`: the jobs of a multirun on a Slurm cluster, through hydra-submitit-launcher.
+"""`hydra/launcher=slurm`: the runs of a sweep on a Slurm cluster, submitted by submitit.
 
-Three things are ours. Waiting: submitit asks accounting (sacct) about a job without a result, and where there is none
-it waits for a killed job for ever; here the queue is asked (squeue), which every Slurm has, and a killed job costs the
-others nothing. Leaving: at the time limit (SIGUSR2) a run checkpoints and submitit requeues its job; when Slurm takes
-the job away (SIGTERM: preemption, scontrol requeue, scancel) it checkpoints and leaves no result, because what becomes
-of the job is Slurm's to say. Batching: one job may train several runs at once
-(`runs_per_job`), as a gang on its GPU (src/ablation/launching/gang.py).
+- Waiting: submitit asks accounting (sacct) about a job without a result; where there is none, it waits for a killed job
+  for ever. Here the queue is asked (squeue), which every Slurm has.
+- Leaving: at the time limit (SIGUSR2) a run writes a checkpoint and submitit requeues the job. When Slurm takes the job
+  away (SIGTERM: preemption, scontrol requeue, scancel), the run writes a checkpoint and the job ends without a result:
+  whether it is requeued is Slurm's decision.
+- One job may train several runs at once (`runs_per_job`), as a gang on its GPU.
 """
 
 import os
@@ -16,226 +16,175 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn
-from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
-
-from ablation.config.schema import ROOT
+from ablation.config.schema import ROOT, Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
-from ablation.launching.processes import returned, run_jobs
 from ablation.runs.record.outcome import Outcome
 
-if TYPE_CHECKING:  # Hydra imports this module at every start; submitit takes 0.2 s and is met only where it works
+try:
     import submitit
+    from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
+except ImportError:
+    raise UserError("hydra/launcher", "slurm", "needs submitit: pip install -e '.[slurm]'") from None
 
-SHARED = ("name", "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes")
-"""submitit's names for what every kind of cluster has (with stderr_to_stdout); all others are Slurm's."""
+Job = submitit.Job[Any]
 
-UNKNOWN = "unknown to Slurm"
-"""What we call the state of a job that the queue does not list: Slurm forgets an ended job after a few minutes."""
+SHARED = {"name", "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes"}
+SHARED |= {"stderr_to_stdout"}
+"""submitit's options for every kind of cluster; the others are Slurm's and get the prefix `slurm_`."""
 
-ENDED = {UNKNOWN, "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
+UNLISTED = "not in Slurm's queue"
+"""State of a job that the queue does not list: Slurm forgets an ended job after a few minutes."""
+
+ENDED = {UNLISTED, "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
 ENDED |= {"PREEMPTED", "REVOKED", "TIMEOUT"}
-"""States of squeue from which a job does not come back, unless it is requeued a moment later."""
+"""States of squeue in which a job has ended, unless it is requeued a moment later."""
 
-PATIENCE = 3
-"""Looks at the queue in a row that must find a job gone, without a result, before it is given up: a requeue takes a
-moment, and so does a result on a network file system."""
+LOOKS = 3
+"""Looks at the queue in a row that find a job ended, without a result, before it is given up: a requeue takes a moment,
+and so does a result on a network file system."""
 
 LEASE_S, RETRY_S = 180, 20
-"""How long, and how often in it, a requeued job tries a run that looks taken: the lock of a node that died is let go
-by a network file system when its lease has run out (NFS: 90 s)."""
+"""For how long, and how often, a requeued job tries a run that is busy: a network file system holds the lock of a node
+that died until its lease has run out (NFS: 90 s)."""
 
 
-class Slurm(SlurmLauncher):
-    """Named by conf/hydra/launcher/slurm.yaml, where every parameter is explained."""
+def train(configs: Sequence[Config], runs_per_job: int, poll_s: int, **options: Any) -> list[Outcome | None]:
+    """Submit the runs, `options` being submitit's and sbatch's, and wait; None for a run whose job left no result.
 
-    def __init__(self, runs_per_job: int, poll_s: float, **params: Any) -> None:
-        super().__init__(**params)
-        self.runs_per_job, self.poll_s = runs_per_job, poll_s
-
-    def setup(self, **context: Any) -> None:
-        """Raises UserError for a number that makes no sense."""
-        if not isinstance(self.runs_per_job, int) or self.runs_per_job < 1:
-            raise UserError("hydra.launcher.runs_per_job", self.runs_per_job, "must be a positive whole number")
-        if not isinstance(self.poll_s, int | float) or self.poll_s <= 0:
-            raise UserError("hydra.launcher.poll_s", self.poll_s, "must be a positive number of seconds")
-        super().setup(**context)
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Submit the jobs as arrays and wait for all of them. Raises UserError where Slurm does not take them."""
-        size = self.runs_per_job
-        batches = [list(map(list, job_overrides[at : at + size])) for at in range(0, len(job_overrides), size)]
-        starts = [initial_job_idx + at for at in range(0, len(job_overrides), size)]
-        jobs = self.submit(batches, starts)
-        logs = jobs[0].paths.folder.parent
-        print(f"Slurm: {len(jobs)} jobs of {len(job_overrides)} runs; logs in {logs}", flush=True)
-        alone = Outcome("", logs, "interrupted", "its Slurm job goes on; the same command finds what it did")
-        unsent = Outcome("", None, "interrupted", "Slurm did not take its job; the same command submits it")
-        known: list[Sequence[JobReturn]] = [
-            [returned(overrides, alone if at < len(jobs) else unsent) for overrides in batch]
-            for at, batch in enumerate(batches)
-        ]
-        with Interrupts() as interrupts:
-            for index, state in ends(jobs, queue, lambda: pause(self.poll_s, interrupts)):
-                known[index] = self.collect(jobs[index], state, batches[index])
-        if interrupts.reason:
-            arrays = sorted({job.job_id.split("_")[0] for job in jobs})
-            print(f"the jobs are left in Slurm's queue; to end them: scancel {' '.join(arrays)}", flush=True)
-        return [a_return for batch in known for a_return in batch]
-
-    def submit(self, batches: list[list[list[str]]], starts: list[int]) -> "list[submitit.Job[Any]]":
-        """One Slurm job a batch, in arrays as large as the cluster allows."""
-        import submitit
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-        assert self.config is not None
-        if shutil.which("sbatch") is None:
-            raise UserError("hydra/launcher", "slurm", "needs sbatch, srun and squeue on the PATH")
-        results = Path(self.config.results or ROOT / "results").resolve()
-        params = {
-            key if key in (*SHARED, "stderr_to_stdout") else f"slurm_{key}": value for key, value in self.params.items()
-        }
-        executor = submitit.AutoExecutor(
-            results / "slurm" / "%j", cluster="slurm", slurm_max_num_timeout=params.pop("slurm_max_num_timeout")
-        )
-        executor.update_parameters(**params | {"slurm_setup": [*environment(), *(self.params["setup"] or [])]})
-        jobs: list[submitit.Job[Any]] = []
-        largest = largest_array()
-        for at in range(0, len(batches), largest):
-            part = slice(at, at + largest)
-            states = [Singleton.get_state()] * len(batches[part])
-            try:
-                jobs += executor.map_array(self, batches[part], starts[part], states)
-            except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
-                if jobs:  # those are in the queue: their work is waited for, the rest is for the next time
-                    print(f"Slurm took {len(jobs)} of {len(batches)} jobs: {last_line(error)}", file=sys.stderr)
-                    break
-                raise UserError("hydra/launcher", "slurm", f"sbatch refused the jobs: {last_line(error)}") from None
-        return jobs
-
-    def __call__(self, batch: list[list[str]], start: int, state: dict[Any, Any]) -> list[JobReturn]:
-        """The work of one Slurm job, on its node."""
-        assert self.config is not None
-        context = (self.hydra_context, self.task_function, self.config)
-        requeued = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
-        patience = LEASE_S if requeued else 0
-        with Interrupts() as interrupts:  # on leaving, SIGUSR2 is submitit's, which requeues the job and exits
-            returns = run_jobs(*context, state, batch, start)
-            while patience > 0 and not interrupts.reason and any(map(is_busy, returns)):
-                pause(RETRY_S, interrupts)
-                patience -= RETRY_S
-                returns = run_jobs(*context, state, batch, start)
-        if interrupts.signal is signal.SIGTERM:
-            sys.exit(128 + signal.SIGTERM)
-        return list(returns)
-
-    def collect(self, job: "submitit.Job[Any]", state: str | None, batch: list[list[str]]) -> Sequence[JobReturn]:
-        """What the job returned; nothing for its runs if it did not live to return, or failed outside of them."""
-        from submitit.core.utils import FailedJobError, UncompletedJobError
-
-        if state is None:
-            try:
-                returns: Sequence[JobReturn] = job.results()[0]
-                return returns
-            except (FailedJobError, UncompletedJobError) as error:
-                fault = last_line(error)
-        else:
-            fault = f"it is {state} and left no result"
-        print(f"Slurm job {job.job_id}: {fault}; log: {job.paths.stdout}", file=sys.stderr, flush=True)
-        return [returned(overrides, None) for overrides in batch]
+    Looks at the queue every `poll_s` seconds. Raises UserError if Slurm refuses the first array of jobs.
+    """
+    batches = [list(configs[at : at + runs_per_job]) for at in range(0, len(configs), runs_per_job)]
+    jobs = submit(batches, options)
+    logs = jobs[0].paths.folder.parent
+    print(f"Slurm: {len(jobs)} jobs of {len(configs)} runs; logs in {logs}", flush=True)
+    queued = Outcome("", logs, "interrupted", "its Slurm job goes on; the same command finds what it did")
+    refused = Outcome("", None, "interrupted", "Slurm did not take its job; the same command submits it")
+    outcomes: list[Sequence[Outcome | None]] = [
+        [queued if at < len(jobs) else refused] * len(batch) for at, batch in enumerate(batches)
+    ]
+    with Interrupts() as interrupts:
+        for index, state in ends(jobs, queue, lambda: pause(poll_s, interrupts)):
+            outcomes[index] = collect(jobs[index], state) or [None] * len(batches[index])
+    if interrupts.reason:
+        arrays = sorted({job.job_id.split("_")[0] for job in jobs})
+        print(f"the jobs are left in Slurm's queue; to end them: scancel {' '.join(arrays)}", flush=True)
+    return [outcome for batch in outcomes for outcome in batch]
 
 
-def is_busy(job: JobReturn) -> bool:
-    """Whether the job left its run to another process."""
-    return isinstance(job._return_value, Outcome) and job._return_value.state == "busy"
-
-
-def environment() -> list[str]:
-    """Shell lines before the job's work: src/ on the path also where sbatch passes no environment on, and its cores."""
-    return [
-        f"export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}:$PYTHONPATH",
+def submit(batches: list[list[Config]], options: dict[str, Any]) -> list[Job]:
+    """Submit one Slurm job a batch, in arrays as large as the cluster allows (Slurm's default is 1001)."""
+    if shutil.which("sbatch") is None:
+        raise UserError("hydra/launcher", "slurm", "needs sbatch, srun and squeue on the PATH")
+    setup = [
+        f"export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}:$PYTHONPATH",  # some clusters pass no environment on
         "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}",
     ]
+    options = options | {"setup": [*setup, *(options["setup"] or [])]}
+    timeouts, logs = options.pop("max_num_timeout"), batches[0][0].results_dir / "slurm" / "%j"
+    executor = submitit.AutoExecutor(logs, cluster="slurm", slurm_max_num_timeout=timeouts)
+    executor.update_parameters(**{key if key in SHARED else f"slurm_{key}": value for key, value in options.items()})
+    shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True).stdout.splitlines()
+    sizes = [int(line.split("=")[1]) for line in shown if line.startswith("MaxArraySize")]
+    size = max(1, (sizes or [1001])[0] - 1)
+    jobs: list[Job] = []
+    for at in range(0, len(batches), size):
+        try:
+            jobs += executor.map_array(SlurmJob(), batches[at : at + size])
+        except (FailedJobError, FailedSubmissionError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            if not jobs:
+                raise UserError("hydra/launcher", "slurm", f"sbatch refused the jobs: {reason}") from None
+            print(f"Slurm took {len(jobs)} of {len(batches)} jobs: {reason}", file=sys.stderr)
+            break
+    return jobs
 
 
-def largest_array() -> int:
-    """How many jobs one array may have here; 1000 (Slurm's default allows 1001) where it does not say."""
-    shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True)
-    sizes = [line.split("=")[1] for line in shown.stdout.splitlines() if line.startswith("MaxArraySize")]
-    return max(1, int(sizes[0]) - 1) if sizes else 1000
+class SlurmJob:
+    """The work of one Slurm job on its node; to requeue it, submitit needs an object with these two methods."""
+
+    def __call__(self, configs: list[Config]) -> list[Outcome]:
+        """Train the runs of one batch."""
+        from ablation.launching import gang  # here, and not above: it imports torch
+
+        patience = LEASE_S if int(os.environ.get("SLURM_RESTART_COUNT", 0)) else 0
+        with Interrupts() as interrupts:  # on leaving it, submitit's handler of SIGUSR2 requeues the job and exits
+            outcomes = gang.train(configs, len(configs))
+            while patience > 0 and not interrupts.reason and any(outcome.state == "busy" for outcome in outcomes):
+                pause(RETRY_S, interrupts)
+                patience -= RETRY_S
+                outcomes = gang.train(configs, len(configs))
+        if interrupts.signal is signal.SIGTERM:
+            sys.exit(128 + signal.SIGTERM)
+        return outcomes
+
+    def checkpoint(self, configs: list[Config]) -> Any:
+        """What submitit submits when it requeues the job: the same call, since the runs resume by themselves."""
+        return submitit.helpers.DelayedSubmission(self, configs)
 
 
 def queue() -> dict[str, str] | None:
-    """The state of each of this user's jobs that Slurm still knows, by job number; None if it does not answer."""
+    """The state of each of this user's jobs that Slurm lists, by job number; None if it does not answer."""
     mine = ["--states=all", f"--user={os.getuid()}", "--array"]
     shown = subprocess.run(["squeue", *mine, "--noheader", "--format=%i %T"], capture_output=True, text=True)
-    if shown.returncode:
-        return None
-    return dict(line.split() for line in shown.stdout.splitlines() if line.strip())
+    return None if shown.returncode else dict(line.split() for line in shown.stdout.splitlines() if line.strip())
 
 
 def ends(
-    jobs: "Sequence[submitit.Job[Any]]", look: Callable[[], dict[str, str] | None], pause: Callable[[], bool]
+    jobs: Sequence[Job], look: Callable[[], dict[str, str] | None], pause: Callable[[], bool]
 ) -> Iterator[tuple[int, str | None]]:
-    """Wait for all jobs; yield each one's index when it ends, with None if it has a result, else its last known state.
+    """Wait for all jobs; yield each one's index when it ends, with None if it has a result, else its last state.
 
-    A requeued job is in the queue and is waited for. While Slurm does not answer (its controller restarts), a job
-    without a result counts as alive. `pause` waits between two looks and says whether to go on.
+    A requeued job is in the queue and is waited for. While Slurm does not answer (its controller restarts), no job is
+    given up. `pause` waits between two looks and returns whether to go on.
     """
-    waiting, gone = dict(enumerate(jobs)), Counter[int]()
+    waiting, looks_ended = dict(enumerate(jobs)), Counter[int]()
     shown = ""
     while waiting:
         states = look()
         for index, job in list(waiting.items()):
-            state = "unanswered" if states is None else states.get(job.job_id, UNKNOWN)
-            if states is not None and state not in ENDED:
-                gone[index] = 0  # the files of jobs that are alive are not looked at: there may be thousands
-            elif has_result(job):
+            state = states.get(job.job_id, UNLISTED) if states is not None else None
+            if state is not None and state not in ENDED:
+                looks_ended[index] = 0  # no look at the files of jobs that are alive: there may be thousands
+                continue
+            looks_ended[index] += state is not None
+            result = has_result(job)
+            if result or looks_ended[index] >= LOOKS:
                 del waiting[index]
-                yield index, None
-            elif states is not None:
-                gone[index] += 1
-                if gone[index] >= PATIENCE:
-                    del waiting[index]
-                    yield index, state
-        if states is not None and (line := progress(waiting.values(), states, len(jobs))) != shown:
+                yield index, None if result else state
+        counts = Counter((states or {}).get(job.job_id, UNLISTED).lower() for job in waiting.values())
+        parts = [*sorted(counts.items()), ("ended", len(jobs) - len(waiting))]
+        line = "Slurm: " + ", ".join(f"{count} {state}" for state, count in parts)
+        if states is not None and line != shown:
             print(shown := line, flush=True)
         if waiting and not pause():
             return
 
 
 def pause(seconds: float, interrupts: Interrupts) -> bool:
-    """Wait, but not when asked to leave; whether to go on."""
+    """Wait, but not once asked to leave; whether to go on."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and not interrupts.reason:
         time.sleep(min(0.5, seconds))
     return not interrupts.reason
 
 
-def progress(waiting: "Iterable[submitit.Job[Any]]", states: dict[str, str], total: int) -> str:
-    """One line: how many jobs are in which state."""
-    counts = Counter(states.get(job.job_id, UNKNOWN).lower() for job in waiting)
-    ended = total - sum(counts.values())
-    return "Slurm: " + ", ".join(f"{count} {state}" for state, count in [*sorted(counts.items()), ("ended", ended)])
+def has_result(job: Job) -> bool:
+    """Whether the job's result is there; listing the folder makes a network file system look again."""
+    return job.paths.folder.is_dir() and job.paths.result_pickle.name in os.listdir(job.paths.folder)
 
 
-def has_result(job: "submitit.Job[Any]") -> bool:
-    """Whether the job's result is there; a look into its folder makes a network file system forget what it knew."""
-    try:
-        os.listdir(job.paths.folder)
-    except OSError:
-        return False
-    return bool(job.paths.result_pickle.exists())
-
-
-def last_line(error: BaseException) -> str:
-    """What an error of submitit or Slurm comes down to: the last line of its text that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
-    tidy = [line for line in lines if not line.startswith(("You can check full logs", "- /"))]
-    return (tidy or [type(error).__name__])[-1]
+def collect(job: Job, state: str | None) -> list[Outcome | None] | None:
+    """What the job returned; None if it left no result (it is in this `state`) or failed outside of its runs."""
+    fault = f"it is {state} and left no result"
+    if state is None:
+        try:
+            outcomes: list[Outcome | None] = job.results()[0]
+            return outcomes
+        except UncompletedJobError:
+            fault = "it failed"
+    print(f"Slurm job {job.job_id}: {fault}; log: {job.paths.stdout}", file=sys.stderr, flush=True)
+    return None

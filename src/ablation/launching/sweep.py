@@ -1,135 +1,152 @@
-"""Multirun: every job is checked before the first one starts, and the sweep ends with a summary and an exit status.
+"""Multirun: every job is checked before the first one starts; the sweep ends with a summary and an exit status.
 
-Hydra's basic sweeper raises the first failed job's exception and shows nothing of the others; here a job returns an
-`Outcome`, the table shows all of them, and what a killed job left is read from its folder.
+Hydra's own sweeper raises the exception of the first failed job and shows nothing of the others. Here every job has an
+`Outcome`; that of a killed job is read from its run's folder.
 """
 
+import itertools
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+import yaml
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.utils import JobReturn
-from omegaconf import open_dict
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, open_dict
+from rich.console import Console
+from rich.table import Table
 
 from ablation.config import compose
 from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
-from ablation.launching.summary import summary_table
+from ablation.launching.job import leave
 from ablation.runs.record.files import read_json
-from ablation.runs.record.outcome import EXIT_STATUS, Outcome, State
+from ablation.runs.record.outcome import EXIT_STATUS, Outcome
 from ablation.tracking import tracker
 
-
-class CheckedSweeper(BasicSweeper):
-    """Hydra's basic sweeper with checks before, a summary after, and `arms`: one change each, not a product of axes."""
-
-    def __init__(
-        self, max_batch_size: int | None, params: dict[str, str] | None = None, arms: list[list[str]] | None = None
-    ) -> None:
-        """`arms`: lists of overrides, each run with every combination of `params`."""
-        super().__init__(max_batch_size, params)
-        self.arms = arms or [[]]
-
-    def sweep(self, arguments: list[str]) -> None:
-        """Run every combination of the arguments; leave with the worst job's exit status."""
-        assert self.config is not None
-        assert self.hydra_context is not None
-        assert self.launcher is not None
-        if not isinstance(self.params, Mapping):
-            raise UserError("hydra.sweeper.params", self.params, "must be a mapping such as {model.depth: '20,32'}")
-        lines = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        overrides = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(lines)
-        jobs = [[*arm, *job] for job in self.split_arguments(overrides, None)[0] for arm in self.arms]
-        if not jobs:
-            raise UserError("command line", " ".join(lines), "an axis of the sweep has no values")
-        different: dict[str, tuple[list[str], Config]] = {}
-        for job in jobs:
-            config = self.checked(job)
-            different.setdefault(config.identity(config.trainer.precision), (job, config))
-        if len(different) < len(jobs):  # a plain net has no shortcut to vary
-            print(f"{len(jobs)} combinations are {len(different)} different runs")
-        jobs, configs = [job for job, _ in different.values()], [config for _, config in different.values()]
-        group = configs[0].tracker.group or self.group(overrides)
-        jobs = [[*job, f"tracker.group={group}"] for job in jobs]
-        limits = [config.trainer.time_limit for config in configs if config.trainer.time_limit is not None]
-        with Interrupts(min(limits, default=None)) as interrupts:
-            try:
-                returns: Sequence[JobReturn] = self.launcher.launch(jobs, initial_job_idx=0)
-                outcomes = [outcome_of(a_return, config) for a_return, config in zip(returns, configs, strict=True)]
-            except UserError:
-                raise
-            except Exception as error:  # a launcher gives up when a worker was killed; the others' work is kept
-                print(f"the launcher stopped: {type(error).__name__}: {error}", file=sys.stderr)
-                outcomes = [outcome_on_disk(config) for config in configs]
-            if reason := interrupts.reason:
-                outcomes = [not_begun(outcome, reason) for outcome in outcomes]
-        summary_table(outcomes)
-        if page := make_report(configs[0]):
-            rows = [tracked_row(outcome) for outcome in outcomes]
-            tracker.follow_sweep(group, page, rows, asdict(configs[0].tracker), configs[0].results_dir)
-        sys.exit(max(outcome.exit_status for outcome in outcomes))
-
-    def group(self, overrides: Sequence[Override]) -> str:
-        """The sweep's name for the tracker: that of its file, else made from what it varies."""
-        assert self.config is not None
-        varied = [override.get_key_element() for override in overrides if override.is_sweep_override()]
-        return str(self.config.hydra.runtime.choices.get("sweep") or "-".join(["multirun", *varied]))
-
-    def checked(self, job: Sequence[str]) -> Config:
-        """The job's composed and checked configuration. Raises what is wrong with it, before any job has started."""
-        assert self.config is not None
-        assert self.hydra_context is not None
-        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
-        with open_dict(composed):
-            del composed["hydra"]
-        return compose.from_hydra(composed)
+STYLES = {"failed": "red", "interrupted": "yellow", "busy": "yellow"}
+ERRORS = ("train_error", "test_error")
 
 
-def outcome_of(job: JobReturn, config: Config) -> Outcome:
-    """What a job returned, or what its folder says if it could not return."""
-    value: Any = job._return_value  # `return_value` prints a line of Hydra's own where it is an exception
-    if isinstance(value, Exception):
-        return Outcome(config.name(), None, "failed", f"{type(value).__name__}: {value}")
-    if not isinstance(value, Outcome):
-        return outcome_on_disk(config)
-    return value if value.name else replace(value, name=config.name())
+def sweep(
+    loader: ConfigLoader, master: DictConfig, launcher: Launcher, arguments: list[str], arms: Sequence[list[str]]
+) -> NoReturn:
+    """Run every combination of the `arguments` with each of the `arms`; leave with the worst job's exit status.
+
+    `master`: the configuration without the sweep's own values; `arms`: lists of overrides.
+    Raises UserError, before any job has started, for a mistake in any of them.
+    """
+    overrides = OverridesParser.create(loader).parse_overrides(arguments)
+    axes = {override.get_key_element(): axis(override) for override in overrides}  # the last one for a key counts
+    varied = [override.get_key_element() for override in overrides if override.is_sweep_override()]
+    name = master.hydra.runtime.choices.get("sweep") or "-".join(["multirun", *varied])
+    group = f"tracker.group={master.tracker.group or name}"
+    jobs = [[group, *arm, *job] for job in itertools.product(*axes.values()) for arm in arms]
+    if not jobs:
+        raise UserError("command line", " ".join(arguments), "an axis of the sweep has no values")
+    different: dict[str, tuple[list[str], Config]] = {}
+    for job in jobs:
+        config = compose_job(loader, master, job)
+        different.setdefault(config.identity(config.trainer.precision), (job, config))
+    if len(different) < len(jobs):  # a plain net has no shortcut to vary
+        print(f"{len(jobs)} combinations are {len(different)} different runs")
+    outcomes = launch(launcher, [job for job, _ in different.values()], [config for _, config in different.values()])
+    show_summary(outcomes)
+    config = next(config for _, config in different.values())
+    if page := make_report(config):
+        rows = [
+            {"run": o.name, "state": o.state} | {key: o.metrics.get(key) for key in ERRORS} | {"message": o.message}
+            for o in outcomes
+        ]
+        tracker.follow_sweep(config.tracker.group or name, page, rows, asdict(config.tracker), config.results_dir)
+    leave(max(outcome.exit_status for outcome in outcomes))
 
 
-def outcome_on_disk(config: Config) -> Outcome:
-    """What the run's folder says about a job of which nothing was heard."""
-    for precision in ("bfloat16", "float32"):
+def axis(override: Override) -> list[str]:
+    """The values of one argument, each as an override of its own."""
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [f"{key}={override.get_value_element_as_str()}"]
+    if not override.is_discrete_sweep():
+        raise UserError(key, override.get_value_string(), "has no values to list; allowed: a,b or choice() or range()")
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def compose_job(loader: ConfigLoader, master: DictConfig, job: Sequence[str]) -> Config:
+    """The checked configuration of a job. Raises UserError, and what Hydra raises, for a mistake in it."""
+    composed = loader.load_sweep_config(master, list(job))
+    with open_dict(composed):
+        del composed["hydra"]
+    return compose.from_hydra(composed)
+
+
+def launch(launcher: Launcher, jobs: list[list[str]], configs: list[Config]) -> list[Outcome]:
+    """Run the jobs; their outcomes, read from the runs' folders where a process was killed."""
+    limits = [config.trainer.time_limit for config in configs if config.trainer.time_limit is not None]
+    began = time.time()
+    with Interrupts(min(limits, default=None)):
+        try:
+            returned = [job.return_value for job in launcher.launch(jobs, initial_job_idx=0)]
+        except UserError:
+            raise
+        except Exception as error:  # a launcher of Hydra's raises what a job raised: the other runs count all the same
+            print(f"the launcher stopped: {type(error).__name__}: {error}", file=sys.stderr)
+            returned = [None] * len(jobs)
+    outcomes = [outcome or outcome_on_disk(config, began) for outcome, config in zip(returned, configs, strict=True)]
+    return [replace(o, name=o.name or config.name()) for o, config in zip(outcomes, configs, strict=True)]
+
+
+def outcome_on_disk(config: Config, began: float) -> Outcome:
+    """What a job without an outcome wrote since the sweep `began` (seconds, as `time.time` has them)."""
+    asked = config.trainer.precision
+    for precision in ("bfloat16", "float32") if asked == "auto" else (asked,):
         folder = config.results_dir / "runs" / f"{config.name()}-{config.identity(precision)[:8]}"
-        status = read_json(folder / "status.json")
-        if not isinstance(status, dict):
+        if not written_for(asked, folder, began):
             continue
-        state: State = status["status"] if status.get("status") in EXIT_STATUS else "interrupted"
-        record = read_json(folder / "record.json")
-        metrics = record["metrics"] if state == "done" and isinstance(record, dict) else {}
-        return Outcome(folder.name, folder, state, status.get("message") or "its process was killed", metrics)
-    return Outcome(config.name(), None, "failed", "never started, or killed before its folder was made")
+        status, record = read_json(folder / "status.json") or {}, read_json(folder / "record.json") or {}
+        if status.get("status") in EXIT_STATUS:
+            state, metrics = status["status"], record.get("metrics", {}) if status["status"] == "done" else {}
+            return Outcome(folder.name, folder, state, status.get("message", ""), metrics)
+        return Outcome(folder.name, folder, "interrupted", "its process was killed")
+    return Outcome("", None, "interrupted", "its process was killed before it began to train")
 
 
-def not_begun(outcome: Outcome, reason: str) -> Outcome:
-    """The outcome of a job that the sweep left out when it was asked to leave, for that `reason`."""
-    if outcome.state == "failed" and outcome.folder is None and not outcome.message.startswith("never"):
-        return outcome
-    return outcome if outcome.folder else replace(outcome, state="interrupted", message=f"{reason}; not begun")
+def written_for(precision: str, folder: Path, began: float) -> bool:
+    """Whether a job that asked for this precision ("auto" too) has written into the run's folder since then."""
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        recent: bool = (folder / "status.json").stat().st_mtime >= began
+        return recent and config["trainer"]["precision"] == precision
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # no such file, or a damaged one
+        return False
 
 
-def tracked_row(outcome: Outcome) -> dict[str, Any]:
-    """What the tracker shows of a job."""
-    errors = {key: outcome.metrics.get(key) for key in ("train_error", "test_error")}
-    return {"run": outcome.name, "state": outcome.state} | errors | {"message": outcome.message}
+def show_summary(outcomes: Sequence[Outcome]) -> None:
+    """Print a row a job, and below it where to look for those that did not finish."""
+    table = Table("run", "state", title="Summary of the sweep", title_justify="left")
+    for title in ("train error %", "test error %"):
+        table.add_column(title, justify="right")
+    for outcome in outcomes:
+        errors = [outcome.metrics.get(key) for key in ERRORS]
+        shown = ["" if error is None else f"{error:.2f}" for error in errors]
+        table.add_row(outcome.name, outcome.state, *shown, style=STYLES.get(outcome.state))
+    Console(width=None if Console().is_terminal else 160).print(table)
+    counts = {state: sum(o.state == state for o in outcomes) for state in EXIT_STATUS}
+    print(", ".join(f"{count} {state}" for state, count in counts.items() if count))
+    for outcome in outcomes:
+        if outcome.exit_status:
+            where = f" ({outcome.folder})" if outcome.folder else ""
+            print(f"{outcome.state}: {outcome.name}: {outcome.message}{where}")
 
 
 def make_report(config: Config) -> Path | None:
-    """The report over all runs, also when a job failed, and its main table. Returns its page, if it could be made."""
+    """Make the report over all runs, also when a job failed, and print its main table. Returns its page, if made."""
     from ablation.report import reporting  # here, and not above: it takes a second to import
 
     runs = [config.results_dir / "runs"]
