@@ -19,7 +19,7 @@ from ablation.interrupts import Interrupts
 from ablation.launching import gang
 from ablation.networks import resnet as networks
 from ablation.runs.record.outcome import Outcome
-from ablation.runs.run import advance, run
+from ablation.runs.run import run, stepwise
 from ablation.training import devices
 from ablation.training.step import Training
 
@@ -82,7 +82,7 @@ def test_the_same_as_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     alone = {name: run(small(tmp_path / "alone", *overrides)) for name, overrides in MEMBERS.items()}
     configs = [small(tmp_path / "gang", *overrides) for overrides in MEMBERS.values()]
     with Interrupts() as interrupts:  # the first one is resumed within the gang, and so loads a random state
-        steps = advance(configs[0], interrupts)
+        steps = stepwise(configs[0], interrupts)
         for _ in range(4):
             next(steps)
         steps.close()
@@ -98,8 +98,8 @@ def test_a_failure_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             raise RuntimeError("out of memory")
         real(training)
 
-    real = Training.advance
-    monkeypatch.setattr(Training, "advance", failing)
+    real = Training.take_step
+    monkeypatch.setattr(Training, "take_step", failing)
     configs = [small(tmp_path, f"seed={seed}") for seed in range(3)]
     configs.insert(1, small(tmp_path, "data=cifar10", f"data.root={tmp_path / 'file' / 'below'}"))
     (tmp_path / "file").touch()  # so that nothing can be downloaded to below it
@@ -117,10 +117,10 @@ def test_a_signal_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         if training.seed == 1 and training.step == 2:
             signal.raise_signal(signal.SIGTERM)
 
-    real = Training.advance
+    real = Training.take_step
     configs = [small(tmp_path, f"seed={seed}") for seed in range(3)]
     with monkeypatch.context() as patched, Interrupts():
-        patched.setattr(Training, "advance", signalled)
+        patched.setattr(Training, "take_step", signalled)
         outcomes = gang.train(configs, at_once=2)
     assert [outcome.state for outcome in outcomes] == ["interrupted"] * 3
     assert "not begun" in outcomes[2].message
@@ -128,14 +128,14 @@ def test_a_signal_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 class Watched:
-    """Stands in for `advance`: runs of thirty steps that note who is running beside them."""
+    """Stands in for `stepwise`: runs of thirty steps that note who is running beside them."""
 
     def __init__(self) -> None:
         self.running: list[Config] = []
         self.most: dict[str, int] = {}
         self.mixed = False
 
-    def advance(self, config: Config, _interrupts: Interrupts, alone: bool) -> Iterator[None]:
+    def stepwise(self, config: Config, _interrupts: Interrupts, alone: bool) -> Iterator[None]:
         self.running.append(config)
         for _ in range(30):
             for device in {one.trainer.device for one in self.running}:
@@ -150,7 +150,7 @@ class Watched:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     watched = Watched()
-    monkeypatch.setattr(gang, "advance", watched.advance)
+    monkeypatch.setattr(gang, "stepwise", watched.stepwise)
     return watched
 
 

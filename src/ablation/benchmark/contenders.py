@@ -45,7 +45,7 @@ def take(projects: list[Project], steps: int) -> None:
     devices.set_deterministic(projects[0].deterministic)
     for project in projects * steps:
         with project.stream:
-            project.training.advance()
+            project.training.take_step()
 
 
 class InMemory(CIFAR10):

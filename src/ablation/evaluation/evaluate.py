@@ -25,10 +25,10 @@ from ablation.evaluation.weights import Weights, load_weights, read_weights
 from ablation.networks.resnet import parameter_count
 from ablation.runs.build import build_network
 from ablation.runs.environment import environment
+from ablation.runs.finish import digest
 from ablation.runs.record import checkpoints
 from ablation.runs.record.files import write_atomically
 from ablation.runs.record.record import read as read_record
-from ablation.runs.run import digest
 from ablation.training import devices
 from ablation.training.evaluation import evaluate
 

@@ -1,7 +1,7 @@
 """Several runs in one process, a step of each in turn: small networks fill a GPU together, not one after the other.
 
 One ResNet-20 keeps a fraction of a large GPU busy. Here each run has a CUDA stream of its own, and a step is the launch
-of one CUDA graph, so that one thread of the host feeds all of them. A run is the generator `runs.run.advance`: it has
+of one CUDA graph, so that one thread of the host feeds all of them. A run is the generator `runs.run.stepwise`: it has
 its own folder, record and log, its failure ends no other run, and on the CPU its result is bit-identical to that of the
 same run alone.
 """
@@ -20,7 +20,7 @@ from ablation.errors import UserError
 from ablation.interrupts import Interrupts
 from ablation.launching.job import not_begun
 from ablation.runs.record.outcome import Outcome
-from ablation.runs.run import Steps, advance
+from ablation.runs.run import Steps, stepwise
 from ablation.training import devices
 
 AT_ONCE = {"cuda": 8, "mps": 1, "cpu": 1}
@@ -82,7 +82,7 @@ class Gang:
             if not self.has_room(device, config):
                 return
             config = replace(config, trainer=replace(config.trainer, device=str(device)))
-            steps = advance(config, self.interrupts, alone=self.limit(device) == 1)
+            steps = stepwise(config, self.interrupts, alone=self.limit(device) == 1)
             stream = devices.own_stream(device)
             self.members.append(Member(index, steps, device, stream, config.trainer.deterministic))
         except UserError as error:
