@@ -45,6 +45,7 @@ class Augmentation:
 
         `generator` is on the CPU, whatever the device of the images.
         """
+        assert self.policy in (None, "trivial_augment"), self.policy
         return images if self.policy is None else trivial_augment(images, generator)
 
     def draw(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:

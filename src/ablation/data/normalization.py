@@ -43,6 +43,7 @@ def fit_normalization(kind: str, train: Images) -> Normalization:
     A pixel that varies by less than one grey level (the borders of digits) is centred but not scaled: dividing by its
     standard deviation would give infinities, or blow up what the training set has hardly ever shown.
     """
+    assert kind in ("pixel_mean", "pixel_standardize", "channel_standardize"), kind
     axes = (0, 2, 3) if kind == "channel_standardize" else (0,)
     # Sums of integers below 2**53 are exact in float64, in any order; chunks avoid a float copy of the data set.
     total = squares = torch.zeros((), dtype=torch.float64)
