@@ -19,8 +19,9 @@ from ablation.runs.record.outcome import Outcome
 TRAIN = Path(__file__).resolve().parents[1] / "src" / "train.py"
 RUN = """
 model.depth=8 data=digits data.batch_size=32 schedule=onecycle augmentation=none trainer.device=cpu
-trainer.checkpoint_every=5 tracker=disabled hydra/launcher=processes hydra.launcher.threads=1
+trainer.checkpoint_every=5 tracker=disabled
 """.split()  # noqa: SIM905
+PROCESSES = ["hydra/launcher=processes", "hydra.launcher.threads=1"]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,9 @@ def until_it_trains(results: Path, config: str) -> int:
 @pytest.mark.slow
 def test_a_killed_job_is_interrupted_and_takes_no_other_one_with_it(tmp_path: Path) -> None:
     """The two runs differ in their precision alone: the fast one's metrics must not be shown for the killed one."""
-    sweep = multirun(tmp_path, "schedule.steps=30", "hydra.launcher.processes=2", "trainer.precision=bfloat16,float32")
+    sweep = multirun(
+        tmp_path, *PROCESSES, "schedule.steps=30", "hydra.launcher.processes=2", "trainer.precision=bfloat16,float32"
+    )
     os.kill(until_it_trains(tmp_path, "precision: float32"), signal.SIGKILL)
     shown = sweep.communicate(timeout=180)[0]
     assert sweep.returncode == 75, shown
@@ -105,7 +108,7 @@ def test_a_killed_job_is_interrupted_and_takes_no_other_one_with_it(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_signal_is_passed_on_and_what_has_not_begun_is_left(tmp_path: Path) -> None:
-    sweep = multirun(tmp_path, "schedule.steps=5000", "hydra.launcher.processes=1", "seed=0,1")
+    sweep = multirun(tmp_path, *PROCESSES, "schedule.steps=5000", "hydra.launcher.processes=1", "seed=0,1")
     until_it_trains(tmp_path, "seed: 0")
     for _ in range(2):  # the second one must not change the exit status
         sweep.send_signal(signal.SIGTERM)
@@ -119,7 +122,7 @@ def test_a_signal_is_passed_on_and_what_has_not_begun_is_left(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_the_jobs_end_with_their_parent(tmp_path: Path) -> None:
-    sweep = multirun(tmp_path, "schedule.steps=5000", "hydra.launcher.processes=1", "seed=0,1")
+    sweep = multirun(tmp_path, *PROCESSES, "schedule.steps=5000", "hydra.launcher.processes=1", "seed=0,1")
     until_it_trains(tmp_path, "seed: 0")
     sweep.kill()
     deadline = time.monotonic() + 30
@@ -128,12 +131,20 @@ def test_the_jobs_end_with_their_parent(tmp_path: Path) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("setting", ["processes=0", "threads=-1", "processes=many"])
-def test_a_number_that_makes_no_sense_is_refused(tmp_path: Path, setting: str) -> None:
-    sweep = multirun(tmp_path, "seed=0,1", f"hydra.launcher.{setting}")
-    shown = sweep.communicate(timeout=60)[0]
-    assert sweep.returncode == 2, shown
-    assert shown.startswith(f"hydra.launcher.{setting}: must be a positive whole number or null")
+@pytest.mark.parametrize(
+    ("launcher", "setting"),
+    [
+        ("processes", "processes=0"),
+        ("processes", "threads=-1"),
+        ("gang", "at_once=many"),
+        ("slurm", "runs_per_job=null"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused(tmp_path: Path, launcher: str, setting: str) -> None:
+    allowed = "must be a positive whole number" + (" or null" if launcher != "slurm" else "")
+    sweep = multirun(tmp_path, "seed=0,1", f"hydra/launcher={launcher}", f"hydra.launcher.{setting}")
+    assert sweep.communicate(timeout=60)[0] == f"hydra.launcher.{setting}: {allowed}\n"
+    assert sweep.returncode == 2
 
 
 GONE = {"1_0": "PREEMPTED"}
