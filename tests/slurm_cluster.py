@@ -73,15 +73,6 @@ def missing() -> str:
     return ""
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback on which nobody listens now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
 def start(folder: Path, cpus: int = 6) -> dict[str, str]:
     """Start the daemons below `folder` and wait until the node takes jobs; returns the environment that finds them."""
     folder = folder.resolve()
@@ -97,7 +88,8 @@ def start(folder: Path, cpus: int = 6) -> dict[str, str]:
     as_munge = ["setpriv", "--reuid=munge", "--regid=munge", "--clear-groups"]
     subprocess.run([*as_munge, "munged", *files], check=True)
 
-    port, node_port = free_ports(2)
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        port, node_port = one.getsockname()[1], other.getsockname()[1]
     host = socket.gethostname().split(".")[0]
     conf = folder / "slurm.conf"
     conf.write_text(CONFIGURATION.format(host=host, folder=folder, port=port, node_port=node_port, cpus=cpus))
@@ -141,15 +133,11 @@ def end(pid_file: Path) -> None:
         return
 
 
-def main() -> None:
-    action, folder = sys.argv[1], Path(sys.argv[2])
-    if action == "stop":
-        return stop(folder)
-    if why := missing():
-        sys.exit(f"no cluster here: {why}")
-    print("export " + " ".join(f"{key}={value}" for key, value in start(folder).items()))
-    return None
-
-
 if __name__ == "__main__":
-    main()
+    action, where = sys.argv[1], Path(sys.argv[2])
+    if action == "stop":
+        stop(where)
+    elif why := missing():
+        sys.exit(f"no cluster here: {why}")
+    else:
+        print("export " + " ".join(f"{key}={value}" for key, value in start(where).items()))

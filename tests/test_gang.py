@@ -23,19 +23,10 @@ from ablation.runs.run import run, stepwise
 from ablation.training import devices
 from ablation.training.step import Training
 
-SMALL = (
-    "data=digits",
-    "data.batch_size=256",  # 5 steps an epoch
-    "model.depth=8",
-    "model.width=4",
-    "schedule=onecycle",
-    "schedule.steps=7",
-    "augmentation=crop_flip",
-    "trainer.device=cpu",
-    "trainer.progress=false",
-    "trainer.checkpoint_every=3",
-    "tracker=disabled",
-)
+SMALL = """
+data=digits data.batch_size=256 model.depth=8 model.width=4 schedule=onecycle schedule.steps=7 augmentation=crop_flip
+trainer.device=cpu trainer.progress=false trainer.checkpoint_every=3 tracker=disabled
+""".split()  # noqa: SIM905
 
 MEMBERS = {
     "fast": (),

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,17 +17,11 @@ from ablation.launching.processes import slots, visible_gpus
 from ablation.runs.record.outcome import Outcome
 
 TRAIN = Path(__file__).resolve().parents[1] / "src" / "train.py"
-RUN = [
-    "model.depth=8",
-    "data=digits",
-    "data.batch_size=32",
-    "schedule=onecycle",
-    "augmentation=none",
-    "trainer.device=cpu",
-    "trainer.checkpoint_every=5",
-    "tracker=disabled",
-    "hydra/launcher=processes",
-]
+RUN = """
+model.depth=8 data=digits data.batch_size=32 schedule=onecycle augmentation=none trainer.device=cpu
+trainer.checkpoint_every=5 tracker=disabled
+""".split()  # noqa: SIM905
+PROCESSES = ["hydra/launcher=processes", "hydra.launcher.threads=1"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +67,7 @@ def test_gpus_are_counted_by_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def multirun(results: Path, *overrides: str) -> "subprocess.Popen[str]":
     """A multirun in processes, from another folder and without PYTHONPATH; what it prints goes to a pipe."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(TRAIN), "-m", *RUN, f"results={results}", "hydra.launcher.threads=1", *overrides]
+    command = [sys.executable, str(TRAIN), "-m", *RUN, f"results={results}", *overrides]
     out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=results, env=environment, **out)  # type: ignore[call-overload, no-any-return]
 
@@ -99,7 +93,9 @@ def until_it_trains(results: Path, config: str) -> int:
 @pytest.mark.slow
 def test_a_killed_job_is_interrupted_and_takes_no_other_one_with_it(tmp_path: Path) -> None:
     """The two runs differ in their precision alone: the fast one's metrics must not be shown for the killed one."""
-    sweep = multirun(tmp_path, "schedule.steps=30", "hydra.launcher.processes=2", "trainer.precision=bfloat16,float32")
+    sweep = multirun(
+        tmp_path, *PROCESSES, "schedule.steps=30", "hydra.launcher.processes=2", "trainer.precision=bfloat16,float32"
+    )
     os.kill(until_it_trains(tmp_path, "precision: float32"), signal.SIGKILL)
     shown = sweep.communicate(timeout=180)[0]
     assert sweep.returncode == 75, shown
@@ -112,7 +108,7 @@ def test_a_killed_job_is_interrupted_and_takes_no_other_one_with_it(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_signal_is_passed_on_and_what_has_not_begun_is_left(tmp_path: Path) -> None:
-    sweep = multirun(tmp_path, "schedule.steps=5000", "hydra.launcher.processes=1", "seed=0,1")
+    sweep = multirun(tmp_path, *PROCESSES, "schedule.steps=5000", "hydra.launcher.processes=1", "seed=0,1")
     until_it_trains(tmp_path, "seed: 0")
     for _ in range(2):  # the second one must not change the exit status
         sweep.send_signal(signal.SIGTERM)
@@ -126,7 +122,7 @@ def test_a_signal_is_passed_on_and_what_has_not_begun_is_left(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_the_jobs_end_with_their_parent(tmp_path: Path) -> None:
-    sweep = multirun(tmp_path, "schedule.steps=5000", "hydra.launcher.processes=1", "seed=0,1")
+    sweep = multirun(tmp_path, *PROCESSES, "schedule.steps=5000", "hydra.launcher.processes=1", "seed=0,1")
     until_it_trains(tmp_path, "seed: 0")
     sweep.kill()
     deadline = time.monotonic() + 30
@@ -135,65 +131,76 @@ def test_the_jobs_end_with_their_parent(tmp_path: Path) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("setting", ["processes=0", "threads=-1", "processes=many"])
-def test_a_number_that_makes_no_sense_is_refused(tmp_path: Path, setting: str) -> None:
-    sweep = multirun(tmp_path, "seed=0,1", f"hydra.launcher.{setting}")
-    shown = sweep.communicate(timeout=60)[0]
-    assert sweep.returncode == 2, shown
-    assert shown.startswith(f"hydra.launcher.{setting}: must be a positive whole number or null")
+@pytest.mark.parametrize(
+    ("launcher", "setting"),
+    [
+        ("processes", "processes=0"),
+        ("processes", "threads=-1"),
+        ("gang", "at_once=many"),
+        ("slurm", "runs_per_job=null"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused(tmp_path: Path, launcher: str, setting: str) -> None:
+    allowed = "must be a positive whole number" + (" or null" if launcher != "slurm" else "")
+    sweep = multirun(tmp_path, "seed=0,1", f"hydra/launcher={launcher}", f"hydra.launcher.{setting}")
+    assert sweep.communicate(timeout=60)[0] == f"hydra.launcher.{setting}: {allowed}\n"
+    assert sweep.returncode == 2
 
 
-class TestTheQueue:
-    """`ends` on made-up queues: what squeue would say at each look, and the jobs whose result file appears."""
+GONE = {"1_0": "PREEMPTED"}
 
-    @pytest.fixture(autouse=True)
-    def _needs_the_extra(self) -> None:
-        pytest.importorskip("submitit", reason="needs the extra slurm")
+QUEUES: dict[str, tuple[list[dict[str, str] | None], dict[str, int], list[tuple[int, str | None]]]] = {
+    "results end the wait": (
+        [{"1_0": "RUNNING", "1_1": "PENDING"}, {"1_1": "RUNNING"}, {"1_1": "COMPLETED"}, {}],
+        {"1_0": 1, "1_1": 2},
+        [(0, None), (1, None)],
+    ),
+    "a job without a result is given up after three looks": (
+        [{"1_0": "CANCELLED"}, {"1_0": "CANCELLED"}, {}, {}, {}],
+        {"1_1": 0},
+        [(1, None), (0, "not in Slurm's queue")],
+    ),
+    "a requeued job is waited for": (
+        [GONE, GONE, {"1_0": "PENDING"}, GONE, GONE, {"1_0": "RUNNING"}, {}],
+        {"1_1": 0, "1_0": 6},
+        [(1, None), (0, None)],
+    ),
+    "no job is given up while Slurm does not answer": (
+        [None] * 6 + [{}],
+        {"1_1": 5, "1_0": 6},
+        [(1, None), (0, None)],
+    ),
+}
+"""What squeue says at each look, the look from which on each job's result is there, and how the jobs end."""
 
-    def ends(self, tmp_path: Path, looks: list[dict[str, str] | None], results: dict[str, int]) -> list[Any]:
-        """What is concluded; `results`: the look from which on a job's result is there."""
-        from ablation.launching.slurm import ends
 
-        jobs = [
-            SimpleNamespace(job_id=name, paths=SimpleNamespace(folder=tmp_path, result_pickle=tmp_path / name))
-            for name in ("1_0", "1_1")
-        ]
-        said: Iterator[dict[str, str] | None] = iter(looks)
-        count = 0
+@pytest.mark.parametrize(("looks", "results", "expected"), QUEUES.values(), ids=QUEUES)
+def test_how_a_job_ended_is_read_from_the_queue(
+    looks: list[dict[str, str] | None], results: dict[str, int], expected: list[tuple[int, str | None]], tmp_path: Path
+) -> None:
+    pytest.importorskip("submitit", reason="needs the extra slurm")
+    from ablation.launching.slurm import ends
 
-        def look() -> dict[str, str] | None:
-            nonlocal count
-            for name, at in results.items():
-                if at <= count:
-                    (tmp_path / name).touch()
-            count += 1
-            return next(said)
+    paths = {name: SimpleNamespace(folder=tmp_path, result_pickle=tmp_path / name) for name in ("1_0", "1_1")}
+    jobs = [SimpleNamespace(job_id=name, paths=path) for name, path in paths.items()]
+    count = 0
 
-        return list(ends(jobs, look, lambda: count < len(looks)))  # type: ignore[arg-type]
+    def look() -> dict[str, str] | None:
+        nonlocal count
+        for name in (name for name, first in results.items() if first <= count):
+            (tmp_path / name).touch()
+        count += 1
+        return looks[count - 1]
 
-    def test_results_end_the_wait(self, tmp_path: Path) -> None:
-        looks: list[Any] = [{"1_0": "RUNNING", "1_1": "PENDING"}, {"1_1": "RUNNING"}, {"1_1": "COMPLETED"}, {}]
-        assert self.ends(tmp_path, looks, {"1_0": 1, "1_1": 2}) == [(0, None), (1, None)]
-
-    def test_a_job_without_a_result_is_given_up_after_three_looks(self, tmp_path: Path) -> None:
-        looks: list[Any] = [{"1_0": "CANCELLED"}, {"1_0": "CANCELLED"}, {}, {}, {}]
-        assert self.ends(tmp_path, looks, {"1_1": 0}) == [(1, None), (0, "not in Slurm's queue")]
-
-    def test_a_requeued_job_is_waited_for(self, tmp_path: Path) -> None:
-        gone: list[Any] = [{"1_0": "PREEMPTED"}, {"1_0": "PREEMPTED"}]
-        looks = [*gone, {"1_0": "PENDING"}, *gone, {"1_0": "RUNNING"}, {}]
-        assert self.ends(tmp_path, looks, {"1_1": 0, "1_0": 6}) == [(1, None), (0, None)]
-
-    def test_a_silent_controller_proves_nothing(self, tmp_path: Path) -> None:
-        assert self.ends(tmp_path, [None] * 6 + [{}], {"1_1": 5, "1_0": 6}) == [(1, None), (0, None)]
+    assert list(ends(jobs, look, lambda: count < len(looks))) == expected  # type: ignore[arg-type]
 
 
 class TestTheWorkOfASlurmJob:
-    """What a job on its node makes of how its runs ended; the runs are made up."""
+    """What a job on its node returns for a made-up run."""
 
     @pytest.fixture
     def work(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], str]], list[str]]:
-        """Does a job's work with a made-up run, which gives its state; returns the job's states."""
+        """Does a job's work with a run of which a function gives the state; returns the job's states."""
         pytest.importorskip("submitit", reason="needs the extra slurm")
         from ablation.launching import slurm
 
@@ -213,16 +220,10 @@ class TestTheWorkOfASlurmJob:
             work(run)
         assert end.value.code == 143
 
-    def test_a_requeued_job_waits_for_a_dead_nodes_lock(
-        self, work: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(("restarts", "expected"), [("0", "busy"), ("1", "resumed")])
+    def test_only_a_requeued_job_waits_for_a_dead_nodes_lock(
+        self, restarts: str, expected: str, work: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         states = iter(["busy", "busy", "resumed"])
-        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-        assert work(lambda: next(states)) == ["resumed"]
-
-    def test_a_fresh_job_leaves_a_taken_run_at_once(
-        self, work: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        states = iter(["busy"])
-        monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
-        assert work(lambda: next(states)) == ["busy"]
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        assert work(lambda: next(states)) == [expected]

@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from ablation.errors import UserError
 from ablation.launching.sweep import compose_job, sweep
 
-POSITIVE = ("at_once", "processes", "threads", "runs_per_job", "poll_s")
+POSITIVE = {"at_once": " or null", "processes": " or null", "threads": " or null", "runs_per_job": "", "poll_s": ""}
+"""Parameters of launchers that must be positive whole numbers, and whether they may be null."""
 
 
 class AblationSweeper(Sweeper):
@@ -51,10 +52,10 @@ class AblationLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Raises UserError for a number that is not positive."""
-        for key in set(POSITIVE) & set(self.parameters):
-            value = self.parameters[key]
-            if value is not None and (type(value) is not int or value < 1):
-                raise UserError(f"hydra.launcher.{key}", value, "must be a positive whole number or null")
+        for key, or_null in POSITIVE.items():
+            value = self.parameters.get(key, 1)
+            if (type(value) is not int or value < 1) and not (or_null and value is None):
+                raise UserError(f"hydra.launcher.{key}", value, f"must be a positive whole number{or_null}")
         self.loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

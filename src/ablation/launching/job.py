@@ -43,12 +43,7 @@ def not_begun(mistake: UserError) -> Outcome:
 
 def leave(status: int) -> NoReturn:
     """Leave the program with this exit status, which a second SIGTERM on the way out does not change."""
-    atexit.register(ignore_signals)  # the last one registered is the first one called
-    sys.exit(status)
-
-
-def ignore_signals() -> None:
-    """Ignore what asks a run to leave, but not Ctrl-C, which ends the wait for the tracker."""
     for number in asked_for():
-        if number != signal.SIGINT:
-            signal.signal(number, signal.SIG_IGN)
+        if number != signal.SIGINT:  # Ctrl-C still ends the wait for the tracker
+            atexit.register(signal.signal, number, signal.SIG_IGN)  # the last ones registered are the first ones called
+    sys.exit(status)

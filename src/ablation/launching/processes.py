@@ -74,23 +74,13 @@ def train(configs: Sequence[Config], processes: int | None, threads: int | None)
             ended = connection.wait(list(running), timeout=SIGNAL_CHECK_S)
             for receiver in [one for one in running if one in ended]:
                 index, slot, process = running.pop(receiver)
-                outcomes[index] = collect(receiver, process, configs[index].name())
+                with receiver, suppress(EOFError, OSError):  # it was killed
+                    outcomes[index] = receiver.recv()
+                process.join()
+                if outcomes[index] is None:
+                    print(f"{configs[index].name()}: its process ended with exit status {process.exitcode}", flush=True)
                 free.append(slot)
     return outcomes
-
-
-def collect(receiver: connection.Connection, process: BaseProcess, name: str) -> Outcome | None:
-    """The outcome that a process sent before it ended; None if a signal killed it."""
-    outcome: Outcome | None = None
-    with receiver, suppress(EOFError, OSError):
-        outcome = receiver.recv()
-    process.join()
-    if outcome is None:
-        fault = f"its process ended with exit status {process.exitcode}"
-        print(f"{name}: {fault}", flush=True)
-        if process.exitcode and process.exitcode > 0:
-            return Outcome("", None, "failed", fault)
-    return outcome
 
 
 def child(sender: connection.Connection, environment: dict[str, str], config: Config) -> None:

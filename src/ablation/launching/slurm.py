@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ablation.config.schema import ROOT, Config
@@ -178,13 +179,11 @@ def has_result(job: Job) -> bool:
 
 
 def collect(job: Job, state: str | None) -> list[Outcome | None] | None:
-    """What the job returned; None if it left no result (it is in this `state`) or failed outside of its runs."""
-    fault = f"it is {state} and left no result"
-    if state is None:
-        try:
+    """What the job returned; None if it ended in this `state` without a result, or failed outside of its runs."""
+    with suppress(UncompletedJobError):
+        if state is None:
             outcomes: list[Outcome | None] = job.results()[0]
             return outcomes
-        except UncompletedJobError:
-            fault = "it failed"
+    fault = f"it is {state} and left no result" if state else "it failed"
     print(f"Slurm job {job.job_id}: {fault}; log: {job.paths.stdout}", file=sys.stderr, flush=True)
     return None

@@ -31,7 +31,6 @@ from ablation.runs.record.outcome import EXIT_STATUS, Outcome
 from ablation.tracking import tracker
 
 STYLES = {"failed": "red", "interrupted": "yellow", "busy": "yellow"}
-ERRORS = ("train_error", "test_error")
 
 
 def sweep(
@@ -45,26 +44,21 @@ def sweep(
     overrides = OverridesParser.create(loader).parse_overrides(arguments)
     axes = {override.get_key_element(): axis(override) for override in overrides}  # the last one for a key counts
     varied = [override.get_key_element() for override in overrides if override.is_sweep_override()]
-    name = master.hydra.runtime.choices.get("sweep") or "-".join(["multirun", *varied])
-    group = f"tracker.group={master.tracker.group or name}"
-    jobs = [[group, *arm, *job] for job in itertools.product(*axes.values()) for arm in arms]
-    if not jobs:
+    group = master.tracker.group or master.hydra.runtime.choices.get("sweep") or "-".join(["multirun", *varied])
+    combinations = [[*arm, *job] for job in itertools.product(*axes.values()) for arm in arms]
+    if not combinations:
         raise UserError("command line", " ".join(arguments), "an axis of the sweep has no values")
-    different: dict[str, tuple[list[str], Config]] = {}
-    for job in jobs:
-        config = compose_job(loader, master, job)
-        different.setdefault(config.identity(config.trainer.precision), (job, config))
-    if len(different) < len(jobs):  # a plain net has no shortcut to vary
-        print(f"{len(jobs)} combinations are {len(different)} different runs")
-    outcomes = launch(launcher, [job for job, _ in different.values()], [config for _, config in different.values()])
+    jobs: dict[str, tuple[list[str], Config]] = {}
+    for combination in combinations:
+        config = compose_job(loader, master, job := [f"tracker.group={group}", *combination])
+        jobs.setdefault(config.identity(config.trainer.precision), (job, config))
+    if len(jobs) < len(combinations):  # a plain net has no shortcut to vary
+        print(f"{len(combinations)} combinations are {len(jobs)} different runs")
+    outcomes = launch(launcher, [job for job, _ in jobs.values()], [config for _, config in jobs.values()])
     show_summary(outcomes)
-    config = next(config for _, config in different.values())
-    if page := make_report(config):
-        rows = [
-            {"run": o.name, "state": o.state} | {key: o.metrics.get(key) for key in ERRORS} | {"message": o.message}
-            for o in outcomes
-        ]
-        tracker.follow_sweep(config.tracker.group or name, page, rows, asdict(config.tracker), config.results_dir)
+    if page := make_report(config.results_dir):
+        rows = [{"run": o.name, "state": o.state, **errors(o), "message": o.message} for o in outcomes]
+        tracker.follow_sweep(group, page, rows, asdict(config.tracker), config.results_dir)
     leave(max(outcome.exit_status for outcome in outcomes))
 
 
@@ -107,24 +101,24 @@ def outcome_on_disk(config: Config, began: float) -> Outcome:
     asked = config.trainer.precision
     for precision in ("bfloat16", "float32") if asked == "auto" else (asked,):
         folder = config.results_dir / "runs" / f"{config.name()}-{config.identity(precision)[:8]}"
-        if not written_for(asked, folder, began):
+        try:
+            written = (folder / "status.json").stat().st_mtime
+            own = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["precision"] == asked
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # no such file, or a damaged one
+            continue
+        if written < began or not own:
             continue
         status, record = read_json(folder / "status.json") or {}, read_json(folder / "record.json") or {}
-        if status.get("status") in EXIT_STATUS:
-            state, metrics = status["status"], record.get("metrics", {}) if status["status"] == "done" else {}
-            return Outcome(folder.name, folder, state, status.get("message", ""), metrics)
-        return Outcome(folder.name, folder, "interrupted", "its process was killed")
-    return Outcome("", None, "interrupted", "its process was killed before it began to train")
+        if status.get("status") not in EXIT_STATUS:
+            return Outcome(folder.name, folder, "interrupted", "its process was killed")
+        metrics = record.get("metrics", {}) if status["status"] == "done" else {}
+        return Outcome(folder.name, folder, status["status"], status.get("message", ""), metrics)
+    return Outcome("", None, "failed", "its process ended before it began to train")
 
 
-def written_for(precision: str, folder: Path, began: float) -> bool:
-    """Whether a job that asked for this precision ("auto" too) has written into the run's folder since then."""
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        recent: bool = (folder / "status.json").stat().st_mtime >= began
-        return recent and config["trainer"]["precision"] == precision
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # no such file, or a damaged one
-        return False
+def errors(outcome: Outcome) -> dict[str, float | None]:
+    """The final errors in percent; None where the run did not finish."""
+    return {key: outcome.metrics.get(key) for key in ("train_error", "test_error")}
 
 
 def show_summary(outcomes: Sequence[Outcome]) -> None:
@@ -133,8 +127,7 @@ def show_summary(outcomes: Sequence[Outcome]) -> None:
     for title in ("train error %", "test error %"):
         table.add_column(title, justify="right")
     for outcome in outcomes:
-        errors = [outcome.metrics.get(key) for key in ERRORS]
-        shown = ["" if error is None else f"{error:.2f}" for error in errors]
+        shown = ["" if error is None else f"{error:.2f}" for error in errors(outcome).values()]
         table.add_row(outcome.name, outcome.state, *shown, style=STYLES.get(outcome.state))
     Console(width=None if Console().is_terminal else 160).print(table)
     counts = {state: sum(o.state == state for o in outcomes) for state in EXIT_STATUS}
@@ -145,16 +138,15 @@ def show_summary(outcomes: Sequence[Outcome]) -> None:
             print(f"{outcome.state}: {outcome.name}: {outcome.message}{where}")
 
 
-def make_report(config: Config) -> Path | None:
+def make_report(results: Path) -> Path | None:
     """Make the report over all runs, also when a job failed, and print its main table. Returns its page, if made."""
     from ablation.report import reporting  # here, and not above: it takes a second to import
 
-    runs = [config.results_dir / "runs"]
     try:
-        page = reporting.make_report(runs, config.results_dir / "report")
-        reporting.show_main_table(runs)
-        print(f"report: {page}")
-        return page
+        page = reporting.make_report([results / "runs"], results / "report")
+        reporting.show_main_table([results / "runs"])
     except Exception as error:  # the runs are done and safe: a fault in the report must not look like theirs
         print(f"the report could not be made: {type(error).__name__}: {error}", file=sys.stderr)
         return None
+    print(f"report: {page}")
+    return page
