@@ -20,10 +20,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
-from ablation.config.schema import NORMALIZATIONS
 from ablation.data import Images, Splits, fit_normalization, load, loading
 from ablation.data.cifar import cifar
 from ablation.errors import UserError
+
+NORMALIZATIONS = ("pixel_mean", "pixel_standardize", "channel_standardize")
 
 
 def random_images(count: int, size: tuple[int, int] = (4, 4), seed: int = 0) -> Images:

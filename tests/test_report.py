@@ -253,7 +253,7 @@ def test_a_multirun_in_which_jobs_failed_still_gets_its_report(tmp_path: Path) -
 
 
 def test_records_without_layers_histories_or_numbers_make_a_page(tmp_path: Path) -> None:
-    nothing = {"train_error": None, "test_error": float("nan"), "running_train_error": None, "best_test_error": None}
+    nothing = {"train_error": None, "test_error": None, "running_train_error": None, "best_test_error": None}
     for folder, made in enumerate(
         [record(20, residual=True, layers=[], **nothing), record(56, residual=False, layers=[])]
     ):
