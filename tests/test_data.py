@@ -395,7 +395,7 @@ WRONG_FILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "mixed sizes": (lambda root: save(root / "dog/2x.png", size=(7, 5)), "dog/2x.png has 7x5 pixels but cat/0.png has"),
     "text": (lambda root: (root / "dog/0.png").write_text("hello"), "dog/0.png cannot be read as an image"),
     "cut off": (add_cut_off, "dog/0.png cannot be read as an image"),
-    "16 bit": (add_16_bit, "cat/1.png has pixels of mode I;16"),
+    "16 bit": (add_16_bit, "cat/1.png cannot be read as an image: its pixels have mode I;16"),
     "folder named as an image": (lambda root: (root / "cat/9.png").mkdir(), "cat/9.png cannot be read"),
 }
 
