@@ -195,9 +195,7 @@ def test_jobs_started_together_download_once(mini: Server, tmp_path: Path) -> No
         job.start()
     for job in jobs:
         job.join()
-    assert len(checksums) == 4
-    assert len(set(checksums)) == 1
-    assert mini.downloads == 1
+    assert (len(checksums), len(set(checksums)), mini.downloads) == (4, 1, 1)
 
 
 # -------------------------------------------------------------------------------------------------------- digits
@@ -380,13 +378,9 @@ WRONG_LAYOUT: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda root: root.rmdir(), "no such folder"),
     "empty": (lambda root: None, "no folders in it"),
     "one class": (lambda root: folder_of(root, "cat"), "only one class, cat"),
-    "one class in train": (lambda root: [folder_of(root / p, "cat") for p in ("train", "test")], "only one class"),
     "no test folder": (lambda root: folder_of(root / "train"), "a folder train but no folder test"),
     "no train folder": (lambda root: folder_of(root / "test"), "a folder test but no folder train"),
-    "other classes": (
-        lambda root: (folder_of(root / "train"), folder_of(root / "test", "cat dog eel")),
-        "the same classes; eel is only in one",
-    ),
+    "other classes": (lambda root: (folder_of(root / "train"), folder_of(root / "test", "cat dog eel")), "eel is only"),
     "other size in test": (add_odd_test_image, "test/dog/1.png has 9x9 pixels but train/cat/0.png has 6x5"),
 }
 WRONG_FILE: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -395,7 +389,7 @@ WRONG_FILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "mixed sizes": (lambda root: save(root / "dog/2x.png", size=(7, 5)), "dog/2x.png has 7x5 pixels but cat/0.png has"),
     "text": (lambda root: (root / "dog/0.png").write_text("hello"), "dog/0.png cannot be read as an image"),
     "cut off": (add_cut_off, "dog/0.png cannot be read as an image"),
-    "16 bit": (add_16_bit, "cat/1.png has pixels of mode I;16"),
+    "16 bit": (add_16_bit, "cat/1.png cannot be read as an image: its pixels have mode I;16"),
     "folder named as an image": (lambda root: (root / "cat/9.png").mkdir(), "cat/9.png cannot be read"),
 }
 

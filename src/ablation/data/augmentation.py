@@ -1,17 +1,18 @@
 """Augmentation as tensor operations on a whole batch, in place of per-image transforms in worker processes.
 
-- `padding` and `flip`: zero padding, a random crop, a random horizontal flip (He et al. 2015, Sec. 4.2; 4 pixels).
-- `shift`: a continuous uniform shift in both axes, bilinear, edges repeated, as Keras' `ImageDataGenerator` with
-  `fill_mode="nearest"` (the notebook's recipe; 4 pixels).
-- `cutout`: a square hole with its centre anywhere, clipped at the border (DeVries & Taylor 2017, arXiv 1708.04552;
-  16 pixels for CIFAR-10, 8 for CIFAR-100).
-- `policy`: "trivial_augment", one random operation of random strength per image (Müller & Hutter 2021,
-  arXiv 2103.10158), with the operations and strengths of `torchvision.transforms.TrivialAugmentWide`.
+- `padding`: that many zeros on each side, then a random crop of the original size (He et al. 2015, Sec. 4.2; 4).
+- `flip`: half of the images mirrored left to right (as there).
+- `shift`: a uniform shift of at most so many pixels in each axis, bilinear, edges repeated, as Keras'
+  `ImageDataGenerator` with `fill_mode="nearest"` (the notebook's recipe; 4).
+- `cutout`: a square hole with that side in pixels and its centre anywhere, clipped at the border (DeVries & Taylor
+  2017, arXiv 1708.04552; 16 for CIFAR-10, 8 for CIFAR-100).
+- `policy`: "trivial_augment", one random operation of random strength per image, before all else (Müller & Hutter
+  2021, arXiv 2103.10158), with the operations and strengths of `torchvision.transforms.TrivialAugmentWide`.
 
 All random numbers of an epoch are drawn at once, on the CPU (`draw`), so a seed means the same images on every device.
 `__call__` has static shapes, no synchronisation and no random numbers, so a CUDA graph can capture it. Padding and
-holes are zeros in normalised space: the mean image. The policy works on 8-bit images and changes from image to image,
-so it is applied once an epoch (`policy_epoch`), to all images with the same operation and strength together.
+holes are zeros in normalised space: the mean image. The policy works on 8-bit images, so it comes before normalization,
+once an epoch (`policy_epoch`), with all images of one operation and strength together.
 """
 
 from collections.abc import Callable
@@ -27,26 +28,28 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to the training images; the default is nothing."""
+    """What is done to the training images, as above; the default is nothing."""
 
     padding: int = 0
-    """Zeros on each side before a random crop of the original size, in pixels."""
     shift: float = 0.0
-    """Greatest shift in each axis, in pixels; shifts are uniform in [-shift, shift)."""
     flip: bool = False
-    """Mirror half of the images left to right."""
     cutout: int = 0
-    """Side of the square hole, in pixels."""
     policy: str | None = None
-    """null or "trivial_augment"; it is applied before all else."""
 
     def policy_epoch(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Apply the policy, if there is one, to all images of an epoch: uint8 (N, 3, H, W) to the same.
 
-        `generator` is on the CPU, whatever the device of the images.
+        Operation, strength and sign are uniform and independent, drawn from `generator`, which is on the CPU.
         """
-        assert self.policy in (None, "trivial_augment"), self.policy
-        return images if self.policy is None else trivial_augment(images, generator)
+        if self.policy is None:
+            return images
+        assert self.policy == "trivial_augment", self.policy
+        table = operations().values()
+        operation, strength = (torch.randint(n, (len(images),), generator=generator) for n in (len(table), BINS))
+        sign = 1 - 2 * torch.randint(2, (len(images),), generator=generator)
+        signed = torch.tensor([entry.signed for entry in table])
+        magnitudes = torch.tensor([entry.magnitudes for entry in table], dtype=torch.float64)
+        return apply_operations(images, operation, magnitudes[operation, strength] * sign.where(signed[operation], 1))
 
     def draw(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:
         """Draw what `count` images of `size` (height, width) need of these random numbers: CPU tensors (count,).
@@ -110,18 +113,14 @@ def shift(images: Tensor, row: Tensor, column: Tensor) -> Tensor:
 
 
 def cut_out(images: Tensor, row: Tensor, column: Tensor, length: int) -> Tensor:
-    """Set a square of `length` x `length` pixels around the pixel (row, column) to zero, clipped at the border.
-
-    An even square reaches one pixel further up and left than down and right, as in the authors' code.
-    """
+    """Set a square of `length` x `length` pixels around the pixel (row, column) to zero, clipped at the border."""
     _, _, height, width = images.shape
+    # As in the authors' code, an even square reaches one pixel further up and left than down and right.
     y = torch.arange(height, device=images.device) - row[:, None] + length // 2  # (N, H): 0 is the hole's first row
     x = torch.arange(width, device=images.device) - column[:, None] + length // 2
     hole = ((y >= 0) & (y < length))[:, :, None, None] & ((x >= 0) & (x < length))[:, None, :, None]  # (N, H, W, 1)
     return images * ~hole.permute(0, 3, 1, 2)  # masked_fill would lose channels_last
 
-
-# ---------------------------------------------------------------------------------------------- trivial augment
 
 BINS = 31  # strengths of an operation, as in torchvision
 CHUNK = 1024  # most images given to one operation: bounds the float copies that it makes
@@ -135,28 +134,11 @@ class Operation(NamedTuple):
     signed: bool = False
 
 
-def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Apply to each image one operation of `operations()` with one of its magnitudes: uint8 (N, 3, H, W) to the same.
-
-    Operation, magnitude and sign are uniform and independent, as in `torchvision.transforms.TrivialAugmentWide`.
-    """
-    table = operations().values()
-    operation, strength = (torch.randint(n, (len(images),), generator=generator) for n in (len(table), BINS))
-    sign = 1 - 2 * torch.randint(2, (len(images),), generator=generator)
-    signed = torch.tensor([entry.signed for entry in table])
-    magnitudes = torch.tensor([entry.magnitudes for entry in table], dtype=torch.float64)
-    return apply_operations(images, operation, magnitudes[operation, strength] * sign.where(signed[operation], 1))
-
-
 def apply_operations(images: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    """Apply to image i operation number `operation[i]` with `magnitude[i]`, equal ones together.
-
-    Both are CPU tensors of shape (N,), so the grouping never waits for the device of the images.
-    """
+    """Apply operation `operation[i]` with `magnitude[i]` to image i, equal ones together; both (N,), on the CPU."""
     table = list(operations().values())
-    pairs, group, sizes = torch.stack((operation.double(), magnitude), dim=1).unique(
-        dim=0, return_inverse=True, return_counts=True
-    )
+    pairs = torch.stack((operation.double(), magnitude), dim=1)
+    pairs, group, sizes = pairs.unique(dim=0, return_inverse=True, return_counts=True)
     order = group.argsort(stable=True)
     parts = zip(pairs.tolist(), images[order.to(images.device)].split(sizes.tolist()), strict=True)
     done = [table[int(i)].apply(chunk, value) for (i, value), part in parts for chunk in part.split(CHUNK)]

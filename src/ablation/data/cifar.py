@@ -1,12 +1,9 @@
 """CIFAR-10 and CIFAR-100 as torchvision reads them, downloaded once and checked against their MD5 sums."""
 
 import socket
-import zlib
 from contextlib import suppress
-from http.client import HTTPException
 from pathlib import Path
-from tarfile import TarError
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -14,32 +11,23 @@ from filelock import FileLock
 from ablation.data.images import Images, Source
 from ablation.errors import UserError
 
-if TYPE_CHECKING:
-    from torchvision.datasets import CIFAR10
-
-DOWNLOAD_STALL = 30
-"""Seconds without a byte after which a download counts as failed."""
+DOWNLOAD_STALL = 30  # seconds without a byte after which a download counts as failed
 
 
 def cifar(name: str, root: Path) -> Source:
     """Read torchvision's data set `name` from `root`, and download it first if a file is missing or damaged."""
     import torchvision  # not above: importing it takes a second
 
-    dataset: type[CIFAR10] = getattr(torchvision.datasets, name)
-    try:
-        if fault_in(dataset, root):
-            download(dataset, root)
-        parts = [dataset(str(root), train=train) for train in (True, False)]
-    except OSError as error:
-        raise UserError("data.root", root, f"{dataset.base_folder} cannot be read: {error}") from error
-    train, test = (
-        Images(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
-        for part in parts
-    )
+    dataset = getattr(torchvision.datasets, name)
+    if fault_in(dataset, root):
+        download(dataset, root)
+    parts = [dataset(str(root), train=train) for train in (True, False)]
+    images = [torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in parts]
+    train, test = map(Images, images, [torch.tensor(part.targets) for part in parts])
     return train, test, tuple(parts[0].classes)
 
 
-def fault_in(dataset: "type[CIFAR10]", root: Path) -> str | None:
+def fault_in(dataset: Any, root: Path) -> str | None:
     """Name the first file of the data set under `root` that is missing or damaged; None if there is none."""
     from torchvision.datasets.utils import check_integrity
 
@@ -50,7 +38,7 @@ def fault_in(dataset: "type[CIFAR10]", root: Path) -> str | None:
     return None
 
 
-def download(dataset: "type[CIFAR10]", root: Path) -> None:
+def download(dataset: Any, root: Path) -> None:
     """Let torchvision download and unpack the archive, one process at a time. Raises UserError, with advice."""
     created = [folder for folder in (root, *root.parents) if not folder.exists()]
     archive, lock = root / dataset.filename, root / f".{dataset.filename}.lock"
@@ -61,7 +49,7 @@ def download(dataset: "type[CIFAR10]", root: Path) -> None:
         with FileLock(lock):
             socket.setdefaulttimeout(DOWNLOAD_STALL)
             dataset(str(root), download=True)  # downloads nothing if another process has done so meanwhile
-    except (OSError, RuntimeError, EOFError, HTTPException, TarError, zlib.error) as error:
+    except Exception as error:  # urllib, tarfile, zlib and torchvision raise errors of many kinds
         reason = str(error) or type(error).__name__
     finally:
         socket.setdefaulttimeout(timeout)

@@ -4,30 +4,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ablation.data.images import Images, Source, split_off_test
 from ablation.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
-MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
-"""Pillow's, of 8 bits a channel or less."""
-MAX_BYTES = 8 * 2**30
-"""All images are held in memory, on the training device: 650,000 of 64x64, 40,000 of 256x256."""
+MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}  # 8 bits a channel or less
+MAX_BYTES = 8 * 2**30  # of all images, on the training device: 650,000 of 64x64, 40,000 of 256x256
 LAYOUT = "the folder must hold one folder of images for each class, or such folders under train/ and test/"
 
 
 def image_folder(root: Path) -> Source:
     """Read ROOT/<class>/*, or ROOT/train/<class>/* and ROOT/test/<class>/*, converted to RGB; all must have one size.
 
-    Without train and test folders, the test set is split off as for the digits. Hidden files, files without the suffix
-    of an image, and folders inside a class are passed over.
+    Without train and test folders, the test set is split off as for the digits. Hidden files and files without the
+    suffix of an image are ignored.
     """
     if not root.is_dir():
         raise UserError("data.root", root, f"no such folder; {LAYOUT}")
     parts = [part for part in ("train", "test") if (root / part).is_dir()]
     if len(parts) == 1:
-        absent = "test" if parts == ["train"] else "train"
+        (absent,) = {"train", "test"} - set(parts)
         raise UserError("data.root", root, f"there is a folder {parts[0]} but no folder {absent}; {LAYOUT}")
     folders = [root / part for part in parts] or [root]
     classes = class_names(folders[0])
@@ -39,14 +38,12 @@ def image_folder(root: Path) -> Source:
     if parts:
         count = sum(map(len, files[0]))
         return images[:count], images[count:], classes
-    for name, members in zip(classes, files[0], strict=True):
-        if len(members) < 2:
-            raise UserError("data.root", root, f"class {name} has one image; 2 or more are needed, one to test")
+    if single := [name for name, members in zip(classes, files[0], strict=True) if len(members) == 1]:
+        raise UserError("data.root", root, f"class {single[0]} has one image; 2 or more are needed, one to test")
     return *split_off_test(images), classes
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """The names of the folders in `folder`, sorted, at least two."""
     names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
     if not names:
         raise UserError("data.root", folder, f"no folders in it; {LAYOUT}")
@@ -56,7 +53,6 @@ def class_names(folder: Path) -> tuple[str, ...]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files in `folder`, sorted, at least one."""
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
     if not files:
         raise UserError("data.root", folder, f"no images in it; a file must end in {', '.join(sorted(SUFFIXES))}")
@@ -75,22 +71,19 @@ def read(root: Path, paths: list[Path]) -> Tensor:
         image = decode(root, path)
         if image.shape != first.shape:
             found = f"{path.relative_to(root)} has {image.shape[1]}x{image.shape[0]} pixels"
-            expected = f"{paths[0].relative_to(root)} has {width}x{height}; all must have one size"
-            raise UserError("data.root", root, f"{found} but {expected}")
+            rule = f"{paths[0].relative_to(root)} has {width}x{height}; all must have one size"
+            raise UserError("data.root", root, f"{found} but {rule}")
         images[i] = image
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
-def decode(root: Path, path: Path) -> "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]":
+def decode(root: Path, path: Path) -> np.ndarray:
     """One image as RGB, (H, W, 3)."""
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             if image.mode not in MODES:
-                depth = f"{path.relative_to(root)} has pixels of mode {image.mode}; only 8 bits a channel are read"
-                raise UserError("data.root", root, depth)
+                raise ValueError(f"its pixels have mode {image.mode}, and more than 8 bits a channel are not supported")
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).replace(str(path), path.name).split())
+        reason = str(error).replace(str(path), path.name)
         raise UserError("data.root", root, f"{path.relative_to(root)} cannot be read as an image: {reason}") from error

@@ -9,12 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images."""
+    """Images, (N, 3, H, W) uint8, and labels, (N,) int64, indices into the class names."""
 
     images: Tensor
-    """(N, 3, H, W) uint8."""
     labels: Tensor
-    """(N,) int64, indices into `Splits.classes`."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -23,8 +21,7 @@ class Images:
         return Images(self.images[index], self.labels[index])
 
 
-Source = tuple[Images, Images, tuple[str, ...]]
-"""What is read from a source: training images, test images and class names."""
+Source = tuple[Images, Images, tuple[str, ...]]  # training images, test images, class names
 
 
 @dataclass(frozen=True)
@@ -40,10 +37,7 @@ class Splits:
 
 
 def split_off_test(images: Images) -> tuple[Images, Images]:
-    """Split a data set that has no test set into training and test images: of each class, 20 % and at least one test.
-
-    The seed is fixed, so that the test set never depends on a run.
-    """
+    """Training and test images of a set that has no test images: 20 % of each class, at least one, by a fixed seed."""
     order = np.random.RandomState(0).permutation(len(images))
     labels = images.labels.numpy()[order]
     test = torch.zeros(len(images), dtype=torch.bool)

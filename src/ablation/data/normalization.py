@@ -1,8 +1,7 @@
 """Normalization by the statistics of the training images alone.
 
-The paper does not say whether pixels run to 1 or to 255. The result does not depend on it: the batch norm behind the
-first convolution takes the scale out of its output, and out of the gradient of its weights. Public reimplementations
-in Keras and PyTorch scale to [0, 1], and so does this one.
+Pixels are scaled to [0, 1], as in public reimplementations. The paper names no scale, and the result does not depend on
+it: the batch norm behind the first convolution takes it out of the output and of the gradient of the weights.
 """
 
 from dataclasses import dataclass
@@ -12,18 +11,14 @@ from torch import Tensor
 
 from ablation.data.images import Images
 
-GREY_LEVEL = 1 / 255
-"""The step between two values of an 8-bit pixel, on the scale of 0 to 1."""
-
 
 @dataclass(frozen=True)
 class Normalization:
     """(x / 255 - mean) / std for uint8 images x."""
 
     mean: Tensor
-    """float32, (3, H, W) per pixel or (3, 1, 1) per channel, on the scale of 0 to 1."""
+    """float32, (3, H, W) per pixel or (3, 1, 1) per channel, on the scale of 0 to 1; so is `std`."""
     std: Tensor
-    """As `mean`; ones where images are only centred."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) to normalised float32 of the same shape and memory format, on the same device."""
@@ -54,5 +49,5 @@ def fit_normalization(kind: str, train: Images) -> Normalization:
     count = train.images.numel() // total.numel()
     mean = total[0] / count  # (3, H, W) or (3, 1, 1)
     std = (squares[0] / count - mean.square()).clamp(min=0).sqrt() / 255
-    std = torch.ones(3, 1, 1) if kind == "pixel_mean" else torch.where(std < GREY_LEVEL, 1.0, std)
+    std = torch.ones(3, 1, 1) if kind == "pixel_mean" else torch.where(std < 1 / 255, 1.0, std)
     return Normalization((mean / 255).to(torch.float32), std.to(torch.float32))

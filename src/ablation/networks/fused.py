@@ -1,16 +1,14 @@
 """Batch norm, the sum with a shortcut and ReLU as one operation, on a GPU: `gpu_kernels`, in Triton.
 
-Eager, they are three operations, and each reads and writes all of its input, forward and backward. Convolutions stay
-cuDNN's. In float32 the fused operation agrees with torch's batch norm to 1e-5 where mean and standard deviation are of
-one size, in bfloat16 to the rounding of its output.
+Eager, they are three operations, and each reads and writes all of its input, forward and backward. In float32 the fused
+operation agrees with torch's batch norm to 1e-5 where mean and standard deviation are of one size, in bfloat16 to the
+rounding of its output.
 """
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ablation.networks.resnet import Block, Network, norm_relu
 
@@ -31,10 +29,7 @@ def fusible(asked: bool | None, device: torch.device) -> bool:
 
 
 def check_kernels(device: torch.device) -> None:
-    """Compare output, gradients and running statistics on `device` with those of torch's own operations.
-
-    Raises RuntimeError where they differ, and whatever Triton raises.
-    """
+    """Raise RuntimeError where output, gradients or running statistics on `device` differ from those of torch's own."""
     for shape, has_skip, dtype, bound in (  # with and without a shortcut, whole blocks of channels and parts of them
         ((8, 24, 12, 12), True, torch.float32, 1e-3),
         ((9, 16, 31, 31), False, torch.float32, 1e-3),
@@ -56,14 +51,13 @@ def check_kernels(device: torch.device) -> None:
 
 
 def fuse(network: nn.Module) -> None:
-    """Make the network train with the fused operation, in place. Its evaluation and state dict stay as they are."""
+    """Make the network train with the fused operation, in place; its evaluation and state dict stay as they are."""
     for module in network.modules():
         if isinstance(module, Block | Network):
             module.norm_relu = fused_norm_relu
 
 
 def plain_copy(network: nn.Module) -> nn.Module:
-    """A copy of the network that is not fused."""
     twin = copy.deepcopy(network)
     for module in twin.modules():
         vars(module).pop("norm_relu", None)
@@ -71,30 +65,9 @@ def plain_copy(network: nn.Module) -> nn.Module:
 
 
 def fused_norm_relu(norm: nn.BatchNorm2d, x: Tensor, skip: Tensor | None = None) -> Tensor:
-    """`ablation.networks.resnet.norm_relu` in one operation; for what the kernels lack it is that function."""
-    whole = norm.affine and norm.track_running_stats and norm.momentum is not None
-    if norm.training and whole and x.dtype in (torch.float32, torch.bfloat16):
+    """`resnet.norm_relu` in one operation; in evaluation, and for dtypes that the kernels lack, it is that function."""
+    if norm.training and x.dtype in (torch.float32, torch.bfloat16):
+        from ablation.networks.gpu_kernels import BatchNormReLU  # not above: Triton may be missing without a GPU
+
         return BatchNormReLU.apply(x, skip, norm.weight, norm.bias, norm)
     return norm_relu(norm, x, skip)
-
-
-class BatchNormReLU(torch.autograd.Function):
-    """relu(batch_norm(x) + skip) over (N, C, H, W); its backward needs x and the output, not the sum between them."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, skip: Tensor | None, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-        from ablation.networks import gpu_kernels  # not above: Triton may be missing where there is no GPU
-
-        rest: Any = (norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum, norm.eps)
-        y, mean, inverse = gpu_kernels.forward_pass(x, skip, weight, bias, *rest)
-        ctx.save_for_backward(x, y, weight, mean, inverse)
-        ctx.has_skip = skip is not None
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        from ablation.networks import gpu_kernels
-
-        x, y, weight, mean, inverse = ctx.saved_tensors
-        return *gpu_kernels.backward_pass(gradients[0], x, y, weight, mean, inverse, ctx.has_skip), None

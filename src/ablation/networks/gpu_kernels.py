@@ -9,22 +9,19 @@ With TRITON_INTERPRET=1 the kernels run on the CPU, which is how they are tested
 """
 
 import warnings
+from typing import Any
 
 import torch
 import triton
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from triton import language as tl
 
 warnings.filterwarnings("ignore", "TRITON_DEFAULT_FP_FUSION")  # whether a product and a sum are rounded once or twice
 
-PARTIAL_VALUES = 4096
-"""Partial sums (programs times channels) of the first kernel: 16 KiB a sum for each program of the second to read."""
-
-TILE = 2048
-"""Values that a program holds at once."""
-
-PROGRAMS = 256
-"""Programs of a second kernel at most: about two for each multiprocessor of an H100."""
+PARTIAL_VALUES = 4096  # programs times channels of a first kernel: 16 KiB a sum for each program of the second to read
+TILE = 2048  # values that a program holds at once
+PROGRAMS = 256  # of a second kernel at most: about two for each multiprocessor of an H100
 
 
 @triton.jit
@@ -55,28 +52,10 @@ def moments_kernel(x, partial, rows, rows_each, C: tl.constexpr, BLOCK_R: tl.con
 
 @triton.jit
 def normalise_kernel(
-    x,
-    skip,
-    y,
-    partial,
-    weight,
-    bias,
-    running_mean,
-    running_var,
-    batches,
-    mean,
-    inverse,
-    momentum,
-    eps,
-    rows,
-    rows_each,
-    HAS_SKIP: tl.constexpr,
-    P: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    C: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
+    x, skip, y, partial, weight, bias, running_mean, running_var, batches, mean, inverse,
+    momentum, eps, rows, rows_each, HAS_SKIP: tl.constexpr,
+    P: tl.constexpr, BLOCK_P: tl.constexpr, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
     """Y = relu(batch_norm(x) + skip); the first program also writes the statistics."""
     program = tl.program_id(0)
     c = tl.arange(0, BLOCK_C)
@@ -109,24 +88,10 @@ def normalise_kernel(
 
 @triton.jit
 def gradient_sums_kernel(
-    dy,
-    x,
-    y,
-    dskip,
-    mean,
-    inverse,
-    partial,
-    rows,
-    rows_each,
-    HAS_SKIP: tl.constexpr,
-    C: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """Each program's sums of the gradient behind ReLU, and of its product with the normalised x: (2, programs, C).
-
-    With a shortcut the former is the shortcut's gradient, and is written.
-    """
+    dy, x, y, dskip, mean, inverse, partial, rows, rows_each, HAS_SKIP: tl.constexpr,
+    C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """The sums of g, the gradient behind ReLU, and of g times the normalised x, (2, programs, C); g is dskip."""
     program = tl.program_id(0)
     c = tl.arange(0, BLOCK_C)
     m = tl.load(mean + c, c < C, 0.0)
@@ -150,25 +115,9 @@ def gradient_sums_kernel(
 
 @triton.jit
 def gradient_kernel(
-    dy,
-    x,
-    y,
-    dx,
-    mean,
-    inverse,
-    weight,
-    partial,
-    dweight,
-    dbias,
-    rows,
-    rows_each,
-    MASKED: tl.constexpr,
-    P: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    C: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
+    dy, x, y, dx, mean, inverse, weight, partial, dweight, dbias, rows, rows_each, MASKED: tl.constexpr,
+    P: tl.constexpr, BLOCK_P: tl.constexpr, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
     """The gradient in x; the first program also writes those in weight and bias. MASKED: dy is zero where y is."""
     program = tl.program_id(0)
     c = tl.arange(0, BLOCK_C)
@@ -211,55 +160,38 @@ class Plan:
         self.first = triton.cdiv(self.rows, self.first_rows)
         self.second = triton.cdiv(self.rows, self.second_rows)
         self.partials = {"P": self.first, "BLOCK_P": triton.next_power_of_2(self.first)}
-
-    def partial(self, device: torch.device) -> Tensor:
-        """Room for the partial sums."""
-        return torch.empty(2, self.first, self.block["C"], device=device)
+        self.partial = torch.empty(2, self.first, channels, device=x.device)
 
 
-def forward_pass(
-    x: Tensor,
-    skip: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    batches: Tensor,
-    momentum: float,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """relu(batch_norm(x) + skip) over (N, C, H, W), and the batch's mean and inverse standard deviation (C,).
+class BatchNormReLU(torch.autograd.Function):
+    """relu(batch_norm(x) + skip) over (N, C, H, W), which also updates the running statistics of `norm` in place."""
 
-    The running statistics, and `batches`, the count of batches behind them, are updated in place.
-    """
-    x = x.contiguous(memory_format=torch.channels_last)
-    has_skip = skip is not None
-    skip = x if skip is None else skip.contiguous(memory_format=torch.channels_last)
-    plan, y = Plan(x), torch.empty_like(x)
-    mean, inverse = torch.empty_like(weight), torch.empty_like(weight)
-    partial = plan.partial(x.device)
-    moments_kernel[(plan.first,)](x, partial, plan.rows, plan.first_rows, **plan.block)
-    statistics = (running_mean, running_var, batches, mean, inverse, momentum, eps)
-    sizes = (plan.rows, plan.second_rows, has_skip)
-    normalise_kernel[(plan.second,)](
-        x, skip, y, partial, weight, bias, *statistics, *sizes, **plan.partials, **plan.block
-    )
-    return y, mean, inverse
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, skip: Tensor | None, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        plan, y = Plan(x), torch.empty_like(x)
+        mean, inverse = torch.empty_like(weight), torch.empty_like(weight)
+        moments_kernel[(plan.first,)](x, plan.partial, plan.rows, plan.first_rows, **plan.block)
+        summand = x if skip is None else skip.contiguous(memory_format=torch.channels_last)
+        running = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
+        tensors = (x, summand, y, plan.partial, weight, bias, *running, mean, inverse)
+        numbers = (norm.momentum, norm.eps, plan.rows, plan.second_rows, skip is not None)
+        normalise_kernel[(plan.second,)](*tensors, *numbers, **plan.partials, **plan.block)
+        ctx.save_for_backward(x, y, weight, mean, inverse)  # the sum before ReLU is not needed
+        ctx.has_skip = skip is not None
+        return y
 
-
-def backward_pass(
-    dy: Tensor, x: Tensor, y: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor, has_skip: bool
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """The gradients in x, in the shortcut's output if there is one, in weight and in bias."""
-    dy, x = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (dy, x))
-    plan, dx = Plan(x), torch.empty_like(x)
-    dskip = torch.empty_like(x) if has_skip else dx
-    dweight, dbias = torch.empty_like(weight), torch.empty_like(weight)
-    partial = plan.partial(x.device)
-    gradient_sums_kernel[(plan.first,)](
-        dy, x, y, dskip, mean, inverse, partial, plan.rows, plan.first_rows, has_skip, **plan.block
-    )
-    results = (mean, inverse, weight, partial, dweight, dbias, plan.rows, plan.second_rows, has_skip)
-    source = dskip if has_skip else dy
-    gradient_kernel[(plan.second,)](source, x, y, dx, *results, **plan.partials, **plan.block)
-    return dx, dskip if has_skip else None, dweight, dbias
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients in x, in the shortcut's output if there is one, in weight and in bias."""
+        x, y, weight, mean, inverse = ctx.saved_tensors
+        dy = gradients[0].contiguous(memory_format=torch.channels_last)
+        plan, dx = Plan(x), torch.empty_like(x)
+        dskip = torch.empty_like(x) if ctx.has_skip else dx
+        dweight, dbias = torch.empty_like(weight), torch.empty_like(weight)
+        first, second = ((plan.rows, each, ctx.has_skip) for each in (plan.first_rows, plan.second_rows))
+        gradient_sums_kernel[(plan.first,)](dy, x, y, dskip, mean, inverse, plan.partial, *first, **plan.block)
+        tensors = (dskip if ctx.has_skip else dy, x, y, dx, mean, inverse, weight, plan.partial, dweight, dbias)
+        gradient_kernel[(plan.second,)](*tensors, *second, **plan.partials, **plan.block)
+        return dx, dskip if ctx.has_skip else None, dweight, dbias, None

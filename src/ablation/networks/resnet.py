@@ -36,7 +36,7 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.residual = shortcut is not None
-        self.downsample = shortcut(in_channels, out_channels, stride) if shortcut is not None else None
+        self.downsample = shortcut(in_channels, out_channels, stride) if shortcut else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
@@ -89,7 +89,6 @@ class Network(nn.Module):
 
 
 def stage(in_channels: int, out_channels: int, stride: int, blocks: int, shortcut: Shortcut | None) -> nn.Sequential:
-    """`blocks` blocks of `out_channels`; only the first changes the shape."""
     first = Block(in_channels, out_channels, stride, shortcut)
     return nn.Sequential(first, *(Block(out_channels, out_channels, 1, shortcut) for _ in range(1, blocks)))
 
@@ -114,5 +113,4 @@ def layers_3x3(network: nn.Module) -> list[tuple[str, nn.Conv2d, nn.BatchNorm2d]
 
 
 def parameter_count(network: nn.Module) -> int:
-    """The number of trained values, batch norm's scales and shifts included."""
     return sum(p.numel() for p in network.parameters())

@@ -20,16 +20,14 @@ class Shortcut(Protocol):
 
 
 class ZeroPadding(nn.Module):
-    """Every `stride`-th pixel, with `before` and `after` channels of zeros around the input's; it has no parameters."""
+    """Every `stride`-th pixel, with `before` and `after` channels of zeros around the input's C: no parameters."""
 
     def __init__(self, stride: int, before: int, after: int) -> None:
         super().__init__()
         self.stride, self.before, self.after = stride, before, after
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, before + C + after, ceil(H / stride), ceil(W / stride))."""
-        x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, self.before, self.after))
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
 
 def zero_padding(
@@ -42,9 +40,8 @@ def zero_padding(
     """
     if stride == 1 and in_channels == out_channels:
         return None
-    missing = out_channels - in_channels
-    before = missing // 2 if zeros == "split" else 0
-    return ZeroPadding(stride, before, missing - before)
+    before = (out_channels - in_channels) // 2 if zeros == "split" else 0
+    return ZeroPadding(stride, before, out_channels - in_channels - before)
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
