@@ -10,7 +10,7 @@ python src/report.py --publish STUDY PATH ...          copy finished runs to res
 
 import argparse
 import sys
-from contextlib import suppress
+from os.path import exists  # unlike Path.exists it takes what is too long for a name
 from pathlib import Path
 
 from ablation.errors import UserError
@@ -34,26 +34,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options.format = set(options.format.split(","))
     for name in sorted(options.format - {*FORMATS}):
         raise UserError("--format", name, f"must be some of {', '.join(FORMATS)}, joined by commas")
-    if is_there(options.output) and not options.output.is_dir():
+    if exists(options.output) and not options.output.is_dir():
         raise UserError("--output", options.output, "must be a folder, or not exist yet")
     if options.format != {"terminal"}:
         check_writable("--output", options.output)
-    options.filters = [text for text in options.what if "=" in text and not is_there(Path(text))]
+    options.filters = [text for text in options.what if "=" in text and not exists(text)]
     options.paths = [Path(text) for text in options.what if text not in options.filters]
     for path in options.paths:
-        if not is_there(path):
+        if not exists(path):
             raise UserError("path", path, "no such file or folder; a filter would be key=value")
     if options.publish and not options.paths:
         raise UserError("--publish", options.publish, "needs a PATH with the runs to publish, such as results/runs")
     options.paths = options.paths or list(DEFAULT_PATHS)
     return options
-
-
-def is_there(path: Path) -> bool:
-    """Path.exists, also for what is too long for a name."""
-    with suppress(OSError):
-        return path.exists()
-    return False
 
 
 def run(arguments: list[str]) -> bool:

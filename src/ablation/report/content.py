@@ -94,14 +94,9 @@ class Part:
         apart = ", ".join(self.setting.deviations)
         return apart and f"Not the paper's recipe ({apart}): effects are tested, absolute numbers are not compared."
 
-    @property
-    def versions(self) -> str:
-        """Versions and commits; hardware and precision stand in the title."""
-        found = []
-        for name, column in (("torch", "environment.torch"), ("commit", "environment.git_commit")):
-            values = {value[:10] for cell in self.setting.cells for value in recorded(cell, column)}
-            found.append(f"{name} {', '.join(sorted(values)) or 'unknown'}")
-        return " · ".join(found)
+    def recorded(self, key: str) -> str:
+        values = {value[:10] for cell in self.setting.cells for value in recorded(cell, f"environment.{key}")}
+        return ", ".join(sorted(values)) or "unknown"
 
     def blocks(self) -> Iterator[Block]:
         """From top to bottom; first of all the verdict that the project is about, degradation in training."""
@@ -111,7 +106,7 @@ class Part:
         for finding in self.findings:
             if finding.claim.id == "degradation-train" and finding.verdict != "untested":
                 yield Text(finding.verdict, f"{finding.claim.statement} ({finding.headline}).")
-        yield Text("soft", self.versions)
+        yield Text("soft", f"torch {self.recorded('torch')} · commit {self.recorded('git_commit')}")
         yield self.table
         yield from self.illustrations
         if self.findings:
@@ -149,10 +144,6 @@ class Content:
     @property
     def findings(self) -> list[tuple[Study, Finding]]:
         return [(section.study, f) for section in self.sections for part in section.parts for f in part.findings]
-
-    @property
-    def illustrations(self) -> list[Illustration]:
-        return [figure for section in self.sections for part in section.parts for figure in part.illustrations]
 
     def blocks(self) -> Iterator[Block]:
         """The whole document from top to bottom."""

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ablation.report.content import Block, Content, Illustration, Table, Text
-from ablation.report.tables import cell_frame, claims_table
+from ablation.report.tables import cell_row, claims_table
 
 MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "*": "\\*"})
 LATEX = str.maketrans(
@@ -53,7 +53,10 @@ def markdown_text(text: str) -> str:
 
 
 def csv(content: Content) -> str:
-    return str(cell_frame([section.study for section in content.sections]).to_csv(index=False))
+    """Every cell with all its numbers."""
+    settings = [(section.study.name, setting) for section in content.sections for setting in section.study.settings]
+    rows = [{"study": name, "setting": s.title} | cell_row(cell, s) for name, s in settings for cell in s.cells]
+    return str(pd.DataFrame(rows).to_csv(index=False))
 
 
 def latex(content: Content) -> str:

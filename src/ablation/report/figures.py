@@ -66,7 +66,6 @@ def saved(figure: Figure) -> tuple[bytes, bytes]:
 
 
 def look(depth: int) -> dict[str, Any]:
-    """Colour and marker of a depth: the same in every figure."""
     blocks = (depth - 2) // 6
     other = OTHER_COLOURS[blocks % len(OTHER_COLOURS)], OTHER_MARKERS[blocks % len(OTHER_MARKERS)]
     return dict(zip(("color", "marker"), LOOKS.get(depth, other), strict=True))
@@ -96,12 +95,14 @@ def curves(setting: Setting, cells: list[Cell]) -> Drawn:
     found = [(cell, running, test) for cell, running, test in found if len(running) or len(test)]
     if not found:
         return None
+    cells = [cell for cell, *_ in found]
     bands = [(cell.depth, band) for cell, *both in found for band in both if len(band)]
     steps = max(float(band.index.max()) for _, band in bands)
+    # The axis ends at a round number above the last third of the curves: at 20 % for the paper's.
+    highest = highest_usual([(depth, band["mean"].iloc[-max(1, len(band) // 3) :].max()) for depth, band in bands])
+    top = next((limit for limit in (20.0, 30.0, 40.0, 60.0, 80.0) if 1.25 * highest <= limit), 100.0)
     unit, unit_label = (1e4, "iteration ($10^4$)") if steps >= 20_000 else (1.0, "iteration")
-    top = upper_limit(bands)
-    depths = sorted({cell.depth for cell, *_ in found})
-    kinds = sorted({cell.residual for cell, *_ in found})
+    depths, kinds = sorted({cell.depth for cell in cells}), sorted({cell.residual for cell in cells})
     figure = Figure(figsize=(3.7 * len(kinds) + 0.3, 3.1), layout="constrained")
     axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axis, residual in zip(axes, kinds, strict=True):
@@ -122,9 +123,8 @@ def curves(setting: Setting, cells: list[Cell]) -> Drawn:
     lines += [Line2D([], [], color=GREY, linestyle="--", label="train"), Line2D([], [], color=GREY, label="test")]
     legend_below(figure, lines, most=7)
     caption = (
-        f"Training on {setting.keys['data.name']} (after He et al. 2015, Figure 6). Dashed: training error, running, "
-        f"on augmented images; solid: test error. Lines: means over seeds, bands: all seeds; "
-        f"{seeds_text([cell for cell, *_ in found])}."
+        f"Training on {setting.keys['data.name']} (after He et al. 2015, Figure 6). Dashed: training error, running, on "
+        f"augmented images; solid: test error. Lines: means over seeds, bands: all seeds; {seeds_text(cells)}."
     )
     return caption + (f" {unreadable} unreadable history rows are left out." if unreadable else ""), figure
 
@@ -146,13 +146,6 @@ def band_of(histories: Sequence[pd.DataFrame], column: str) -> pd.DataFrame:
     whole = np.isfinite(rows).all(axis=0)
     rows, grid = (rows[:, whole], grid[whole]) if whole.any() else (rows[:1], grid)
     return pd.DataFrame({"mean": rows.mean(0), "low": rows.min(0), "high": rows.max(0)}, index=grid)
-
-
-def upper_limit(bands: Sequence[tuple[int, pd.DataFrame]]) -> float:
-    """A round number above the last third of the curves; 20 % for the paper's. `bands`: by depth."""
-    ends = [(depth, band["mean"].iloc[-max(1, len(band) // 3) :]) for depth, band in bands]
-    highest = highest_usual([(depth, float(end.max())) for depth, end in ends])
-    return next((float(limit) for limit in (20, 30, 40, 60, 80) if 1.25 * highest <= limit), 100.0)
 
 
 def highest_usual(errors: Sequence[tuple[int, float]]) -> float:
@@ -222,11 +215,10 @@ def responses(setting: Setting, cells: list[Cell]) -> Drawn:
         return None
     figure = Figure(figsize=(7.4, 5.2), layout="constrained")
     first, second = figure.subplots(2, 1)
-    draw_layers(first, found, title="in the network's order", xlabel="layer")
     by_size = [(cell, np.sort(values)[::-1]) for cell, values in found]
-    draw_layers(second, by_size, title="sorted", xlabel="layer, by magnitude")
-    for axis in (first, second):
-        axis.set(ylabel="std", ylim=(0, 1.1 * max(values.max() for _, values in found)))
+    shared = {"ylabel": "std", "ylim": (0, 1.1 * max(values.max() for _, values in found))}
+    draw_layers(first, found, title="in the network's order", xlabel="layer", **shared)
+    draw_layers(second, by_size, title="sorted", xlabel="layer, by magnitude", **shared)
     caption = (
         f"Standard deviation of the layer responses on {setting.keys['data.name']}, after batch normalization, before "
         "ReLU and addition (after He et al. 2015, Figure 7)."
@@ -261,7 +253,7 @@ def layer_means(cells: list[Cell], key: str) -> list[tuple[Cell, Values]]:
     return found
 
 
-def draw_layers(axis: Axes, found: list[tuple[Cell, Values]], **labels: str) -> None:
+def draw_layers(axis: Axes, found: list[tuple[Cell, Values]], **labels: Any) -> None:
     """The networks over their layers: dashed if plain."""
     for cell, values in found:
         style = look(cell.depth) | LAYER_LINES[cell.residual] | {"label": cell.label, "markersize": 3}

@@ -14,7 +14,7 @@ from ablation.report.content import Block, Content, Text
 from ablation.report.documents import markdown
 from ablation.report.evidence import read
 from ablation.report.filters import select
-from ablation.report.reporting import gather, illustrate, replace_file, write_figures
+from ablation.report.reporting import gather, illustrate, replace_file
 from ablation.runs.record.files import read_json, write_json
 
 IMAGES = "docs/images/reference/{}.svg"
@@ -63,10 +63,9 @@ def finished(paths: Sequence[Path], filters: Sequence[str]) -> list[Path]:
 def renew_pages(root: Path) -> None:
     """Draw the figures of all published studies, and put what the report says into the two README files."""
     content = gather([root / "results" / "reference"])
-    illustrate(content)
     folder = (root / IMAGES).parent
     shutil.rmtree(folder, ignore_errors=True)
-    write_figures(content, folder, ["svg"])
+    illustrate(content, folder, ["svg"])
     _, *blocks = content.blocks()  # results/README.md has a title of its own
     replace_generated(root / "results" / "README.md", markdown(blocks, f"../{IMAGES}"))
     replace_generated(root / "README.md", markdown(excerpt(content), IMAGES))

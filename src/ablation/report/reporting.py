@@ -8,10 +8,9 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from ablation.config.schema import ROOT
 from ablation.report import documents, page, terminal
@@ -46,18 +45,17 @@ def gather(paths: Sequence[Path], filters: Sequence[str] = ()) -> Content:
     return compose(evidence)
 
 
-def show_main_table(paths: Sequence[Path], to: Console | None = None) -> None:
+def show_main_table(paths: Sequence[Path]) -> None:
     """Print the compact main table of everything below `paths`."""
-    terminal.show(gather(paths), to or terminal.console(), verdicts=False)
+    terminal.show(gather(paths), terminal.console(), verdicts=False)
 
 
 def write(content: Content, output: Path, formats: set[str], refresh: int | None = None) -> list[Path]:
     """Write the formats' files below `output`, return their paths. Raises UserError where that is impossible."""
     output.mkdir(parents=True, exist_ok=True)
     if formats & {"html", "md", "figures"}:
-        illustrate(content)
-    if formats & {"md", "figures"}:
-        write_figures(content, output / "figures", ("svg", "png"))
+        kinds = ("svg", "png") if formats & {"md", "figures"} else ()
+        illustrate(content, output / "figures", kinds)
     makers = {
         "html": ("report.html", lambda: page.html(content, refresh)),
         "md": ("report.md", lambda: documents.markdown(content.blocks())),
@@ -71,8 +69,10 @@ def write(content: Content, output: Path, formats: set[str], refresh: int | None
     return list(wanted)
 
 
-def illustrate(content: Content) -> None:
-    """Draw the figures of every part that gets some."""
+def illustrate(content: Content, folder: Path, kinds: Sequence[str]) -> None:
+    """Draw the figures of every part that gets some, and write them as files of these kinds (svg, png)."""
+    if kinds:
+        folder.mkdir(parents=True, exist_ok=True)
     for section in content.sections:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", section.study.name)
         for place, part in enumerate(section.parts, start=1):
@@ -84,13 +84,8 @@ def illustrate(content: Content) -> None:
 
                     _drawn[stem] = state, figures.draw(part.setting, stem)
                 part.illustrations = _drawn[stem][1]
-
-
-def write_figures(content: Content, folder: Path, kinds: Sequence[str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for illustration in content.illustrations:
-        for kind in kinds:
-            replace_file(folder / f"{illustration.name}.{kind}", getattr(illustration, kind))
+                for illustration, kind in product(part.illustrations, kinds):
+                    replace_file(folder / f"{illustration.name}.{kind}", getattr(illustration, kind))
 
 
 def replace_file(path: Path, data: bytes) -> None:

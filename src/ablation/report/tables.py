@@ -1,6 +1,6 @@
 """The report's tables as pandas frames: one row a cell, and one row a change for the ablations.
 
-Notable: `cell_frame` holds numbers (it becomes table.csv); the others hold text, the same for the terminal, HTML,
+Notable: `cell_row` holds numbers (for table.csv); the frames hold text, the same for the terminal, HTML,
 Markdown and LaTeX. A network that has no records, while its neighbours have, gets a row too.
 """
 
@@ -28,16 +28,6 @@ HELD_STILL = ("model.depth", "model.residual", "data.name")
 """Keys that no ablation changes: the main table compares networks, and studies of different data are never mixed."""
 BASELINES = {"shortcut.name": "A", "optimizer.name": "sgd", "augmentation.name": "crop_flip", "schedule.name": "paper"}
 """The paper's choice is the baseline where it was run."""
-
-
-def cell_frame(studies: list[Study]) -> pd.DataFrame:
-    """Every cell with its numbers: the content of table.csv."""
-    return pd.DataFrame(
-        {"study": study.name, "setting": setting.title} | cell_row(cell, setting)
-        for study in studies
-        for setting in study.settings
-        for cell in setting.cells
-    )
 
 
 def cell_row(cell: Cell, setting: Setting) -> dict[str, Any]:

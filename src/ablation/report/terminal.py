@@ -43,7 +43,6 @@ def show(content: Content, to: Console, verdicts: bool = True) -> None:
 
 
 def grid(table: Table) -> Grid:
-    """The most telling columns: names on the left, numbers on the right."""
     columns = [name for name in (CHANGES if table.kind == "changes" else NETWORKS) if name in table.frame]
     found = Grid(box=None, pad_edge=False)
     for name in columns:
