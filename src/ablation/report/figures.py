@@ -123,8 +123,8 @@ def curves(setting: Setting, cells: list[Cell]) -> Drawn:
     lines += [Line2D([], [], color=GREY, linestyle="--", label="train"), Line2D([], [], color=GREY, label="test")]
     legend_below(figure, lines, most=7)
     caption = (
-        f"Training on {setting.keys['data.name']} (after He et al. 2015, Figure 6). Dashed: training error, running, on "
-        f"augmented images; solid: test error. Lines: means over seeds, bands: all seeds; {seeds_text(cells)}."
+        f"Training on {setting.keys['data.name']} (after He et al. 2015, Figure 6). Dashed: training error, running, "
+        f"on augmented images; solid: test error. Lines: means over seeds, bands: all seeds; {seeds_text(cells)}."
     )
     return caption + (f" {unreadable} unreadable history rows are left out." if unreadable else ""), figure
 
