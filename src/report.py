@@ -10,7 +10,7 @@ python src/report.py --publish STUDY PATH ...          copy finished runs to res
 
 import argparse
 import sys
-from contextlib import suppress
+from os.path import exists  # unlike Path.exists it takes what is too long for a name
 from pathlib import Path
 
 from ablation.errors import UserError
@@ -21,11 +21,9 @@ from ablation.report.reporting import DEFAULT_OUTPUT, DEFAULT_PATHS, FORMATS, ga
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options, with `paths` and `filters`. Raises UserError."""
+    """The options, with `paths`, `filters` and `format` as a set. Raises UserError."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument(
-        "what", nargs="*", metavar="PATH or key=value", help="where to look, and what the runs must have"
-    )
+    parser.add_argument("what", nargs="*", metavar="PATH or key=value", help="where to look, what the runs must have")
     parser.add_argument("--format", default=",".join(FORMATS), help=f"some of {','.join(FORMATS)}; all by default")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder of the report: %(default)s")
     mode = parser.add_mutually_exclusive_group()
@@ -33,17 +31,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     mode.add_argument("--check", action="store_true", help="exit status 1 if a claim is contradicted")
     mode.add_argument("--publish", metavar="STUDY", help="make no report, but publish the runs as this study")
     options = parser.parse_intermixed_args(arguments)
-    for name in options.format.split(","):
-        if name not in FORMATS:
-            raise UserError("--format", name, f"must be some of {', '.join(FORMATS)}, joined by commas")
-    if is_there(options.output) and not options.output.is_dir():
+    options.format = set(options.format.split(","))
+    for name in sorted(options.format - {*FORMATS}):
+        raise UserError("--format", name, f"must be some of {', '.join(FORMATS)}, joined by commas")
+    if exists(options.output) and not options.output.is_dir():
         raise UserError("--output", options.output, "must be a folder, or not exist yet")
-    if options.format != "terminal":
+    if options.format != {"terminal"}:
         check_writable("--output", options.output)
-    options.filters = [text for text in options.what if "=" in text and not is_there(Path(text))]
+    options.filters = [text for text in options.what if "=" in text and not exists(text)]
     options.paths = [Path(text) for text in options.what if text not in options.filters]
     for path in options.paths:
-        if not is_there(path):
+        if not exists(path):
             raise UserError("path", path, "no such file or folder; a filter would be key=value")
     if options.publish and not options.paths:
         raise UserError("--publish", options.publish, "needs a PATH with the runs to publish, such as results/runs")
@@ -51,38 +49,30 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def is_there(path: Path) -> bool:
-    """Path.exists, also for what is too long for a name."""
-    with suppress(OSError):
-        return path.exists()
-    return False
-
-
-def run(arguments: list[str]) -> int:
-    """Do what is asked for; the exit status. Raises UserError."""
+def run(arguments: list[str]) -> bool:
+    """Do what is asked for; whether --check found a contradicted claim. Raises UserError."""
     options = parse(arguments)
-    formats = set(options.format.split(","))
     if options.publish:
         print(publish(options.publish, options.paths, options.filters))
-        return 0
+        return False
     if options.watch:
-        watch(options.paths, options.output, options.filters, formats)
+        watch(options.paths, options.output, options.filters, options.format)
     content = gather(options.paths, options.filters)
-    if "terminal" in formats:
+    if "terminal" in options.format:
         terminal.show(content, terminal.console())
         sys.stdout.flush()
-    if formats != {"terminal"}:
-        print(*write(content, options.output, formats), sep="\n")
+    if options.format != {"terminal"}:
+        print(*write(content, options.output, options.format), sep="\n")
     contradicted = [pair for pair in content.findings if options.check and pair[1].verdict == "contradicted"]
     for study, finding in contradicted:
         print(f"contradicted: {study.name}: {finding.claim.id}: {finding.claim.statement}: {finding.evidence}")
-    return 1 if contradicted else 0
+    return bool(contradicted)
 
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0, 1 if --check found a contradicted claim, 2 for a mistake in the arguments."""
     try:
-        return run(arguments)
+        return int(run(arguments))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,7 +1,6 @@
 """The report as a whole: golden tables, every format, the command line, bad days, and a browser's look at the page."""
 
 import csv
-import io
 import json
 import re
 import shutil
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 from PIL import Image
 from records_factory import digits_quickstart, paper_study, record, write, write_all
-from rich.console import Console
 
 import report
 from ablation.report import reporting
@@ -141,10 +139,9 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_the_main_table_alone_can_be_printed(tmp_path: Path) -> None:
-    console = Console(width=120, file=io.StringIO())
-    show_main_table([small_study(tmp_path)], console)
-    printed = console.file.getvalue()
+def test_the_main_table_alone_can_be_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_main_table([small_study(tmp_path)])
+    printed = capsys.readouterr().out
     assert re.search(r"ResNet-20 +3 +0.50 ± 0.10 +8.75 ± 0.20 +8.55 to 8.95 +8.75 +\+0.00 +3 min 20 s", printed)
     assert re.search(r"plain-44 +0 +missing +missing", printed)
     assert "Degradation" not in printed

@@ -70,14 +70,7 @@ class Illustration:
     png: bytes
 
 
-@dataclass(frozen=True)
-class Claims:
-    """Verdicts with their evidence."""
-
-    findings: list[Finding]
-
-
-Block = Text | Table | Illustration | Claims
+Block = Text | Table | Illustration | list[Finding]
 
 
 @dataclass
@@ -91,7 +84,6 @@ class Part:
 
     @property
     def table(self) -> Table:
-        """The networks."""
         return Table("networks", self.setting.title, main_table(self.setting))
 
     @property
@@ -99,19 +91,12 @@ class Part:
         """Why the setting is not the paper's; empty if it is."""
         if self.setting.notebook:
             return "The notebook's recipe: its own number is selected on the test set."
-        deviations = ", ".join(self.setting.deviations)
-        return deviations and (
-            f"Not the paper's recipe ({deviations}): effects are tested, absolute numbers are not compared."
-        )
+        apart = ", ".join(self.setting.deviations)
+        return apart and f"Not the paper's recipe ({apart}): effects are tested, absolute numbers are not compared."
 
-    @property
-    def versions(self) -> str:
-        """Versions and commits; hardware and precision stand in the title."""
-        found = []
-        for name, column in (("torch", "environment.torch"), ("commit", "environment.git_commit")):
-            values = {value[:10] for cell in self.setting.cells for value in recorded(cell, column)}
-            found.append(f"{name} {', '.join(sorted(values)) or 'unknown'}")
-        return " · ".join(found)
+    def recorded(self, key: str) -> str:
+        values = {value[:10] for cell in self.setting.cells for value in recorded(cell, f"environment.{key}")}
+        return ", ".join(sorted(values)) or "unknown"
 
     def blocks(self) -> Iterator[Block]:
         """From top to bottom; first of all the verdict that the project is about, degradation in training."""
@@ -121,11 +106,11 @@ class Part:
         for finding in self.findings:
             if finding.claim.id == "degradation-train" and finding.verdict != "untested":
                 yield Text(finding.verdict, f"{finding.claim.statement} ({finding.headline}).")
-        yield Text("soft", self.versions)
+        yield Text("soft", f"torch {self.recorded('torch')} · commit {self.recorded('git_commit')}")
         yield self.table
         yield from self.illustrations
         if self.findings:
-            yield Claims(self.findings)
+            yield self.findings
 
 
 @dataclass(frozen=True)
@@ -137,7 +122,6 @@ class Section:
     notes: list[str]
 
     def blocks(self) -> Iterator[Block]:
-        """From top to bottom."""
         yield Text("study", self.study.title)
         found = Counter(finding.verdict for part in self.parts for finding in part.findings)
         yield Text("plain", ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict]))
@@ -150,21 +134,16 @@ class Section:
 
 @dataclass(frozen=True)
 class Content:
-    """Everything that a report says. `leftovers`: what is in no table of a study, with an explanation."""
+    """Everything that a report says."""
 
     sections: list[Section]
-    leftovers: list[tuple[str, Table]]
+    leftovers: list[Block]
+    """What is in no table of a study, explained."""
     summary: str
 
     @property
     def findings(self) -> list[tuple[Study, Finding]]:
-        """Every verdict with its study."""
         return [(section.study, f) for section in self.sections for part in section.parts for f in part.findings]
-
-    @property
-    def illustrations(self) -> list[Illustration]:
-        """Every figure."""
-        return [block for section in self.sections for part in section.parts for block in part.illustrations]
 
     def blocks(self) -> Iterator[Block]:
         """The whole document from top to bottom."""
@@ -175,10 +154,7 @@ class Content:
             yield from (Text("command", line) for line in HOW_TO_START)
         for section in self.sections:
             yield from section.blocks()
-        for explanation, table in self.leftovers:
-            yield Text("study", table.title)
-            yield Text("plain", explanation)
-            yield table
+        yield from self.leftovers
         yield Text("chapter", "How to read this")
         yield from (Text("item", line) for line in HOW_TO_READ)
 
@@ -188,28 +164,25 @@ def compose(evidence: Evidence) -> Content:
     others = {"unfinished or failed": evidence.unfinished, "unreadable": evidence.unreadable}
     counts = [f"{len(evidence.runs)} finished", *(f"{len(rows)} {name}" for name, rows in others.items() if len(rows))]
     summary = f"Runs: {', '.join(counts)}; {now()}. Compared with {paper.CITATION}."
-    return Content([section(study) for study in studies(evidence.runs)], list(leftovers(evidence)), summary)
-
-
-def leftovers(evidence: Evidence) -> Iterator[tuple[str, Table]]:
-    """What is not in the other tables, where there is any."""
+    leftovers: list[Block] = []
     for title, explanation, frame in (
         ("Unfinished and failed runs", "They have no record, and are in no table above.", evidence.unfinished),
         ("Unreadable files", "They were found but cannot be used.", evidence.unreadable),
         ("Runs found twice", "The same run in two folders of one study: counted once.", evidence.doubles),
     ):
         if len(frame):
-            yield explanation, Table("leftovers", title, frame)
+            leftovers += [Text("study", title), Text("plain", explanation), Table("leftovers", title, frame)]
+    return Content([section(study) for study in studies(evidence.runs)], leftovers, summary)
 
 
 def section(study: Study) -> Section:
-    """A study's verdicts and notes."""
+    """A study's verdicts, and its notes with those on settings that get no figures."""
     notes = list(study.notes)
     parts: list[Part] = []
-    for setting, found in zip(study.settings, study_findings(study), strict=True):
+    for setting, findings in zip(study.settings, study_findings(study), strict=True):
         several = len(setting.cells) > 1
-        draws = not parts or (several and sum(part.figured for part in parts) < MOST_FIGURES)
-        if several and not draws:
+        figured = not parts or (several and sum(part.figured for part in parts) < MOST_FIGURES)
+        if several and not figured:
             notes.append(f"No figures of {setting.title}: filter by its keys to see them.")
-        parts.append(Part(setting, found, draws))
+        parts.append(Part(setting, findings, figured))
     return Section(study, parts, notes)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from ablation.report.content import Block, Claims, Content, Illustration, Table, Text
-from ablation.report.tables import cell_frame, claims_table
+from ablation.report.content import Block, Content, Illustration, Table, Text
+from ablation.report.tables import cell_row, claims_table
 
 MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "*": "\\*"})
 LATEX = str.maketrans(
@@ -27,7 +27,6 @@ def markdown(blocks: Iterable[Block], images: str = "figures/{}.png") -> str:
 
 
 def markdown_texts(block: Block, images: str) -> Iterator[str]:
-    """One block as paragraphs."""
     match block:
         case Text(kind, text):
             yield MARKS.get(kind, f"**{kind}**: ") + markdown_text(text)
@@ -38,12 +37,11 @@ def markdown_texts(block: Block, images: str) -> Iterator[str]:
         case Illustration(_, name, caption):
             yield f"![{name}]({images.format(name)})"
             yield f"*{markdown_text(caption)}*"
-        case Claims(findings):
+        case findings:
             yield markdown_table(claims_table(findings))
 
 
 def markdown_table(table: pd.DataFrame) -> str:
-    """A frame as a pipe table."""
     rows = [list(map(str, table.columns)), ["---"] * len(table.columns)]
     rows += [[markdown_text(str(value)) for value in row] for row in table.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -56,7 +54,9 @@ def markdown_text(text: str) -> str:
 
 def csv(content: Content) -> str:
     """Every cell with all its numbers."""
-    return str(cell_frame([section.study for section in content.sections]).to_csv(index=False))
+    settings = [(section.study.name, setting) for section in content.sections for setting in section.study.settings]
+    rows = [{"study": name, "setting": s.title} | cell_row(cell, s) for name, s in settings for cell in s.cells]
+    return str(pd.DataFrame(rows).to_csv(index=False))
 
 
 def latex(content: Content) -> str:
@@ -66,7 +66,6 @@ def latex(content: Content) -> str:
 
 
 def latex_table(table: Table) -> str:
-    """A table with rules above, below the head and below the body."""
     frame = table.frame.drop(columns=NOT_IN_LATEX, errors="ignore")
     cells = [list(frame.columns), *frame.to_numpy().tolist()]
     head, *rows = (" & ".join(str(cell).translate(LATEX) for cell in row) + r" \\" for row in cells)

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from ablation.report.content import Illustration
 from ablation.report.evidence import read_history
@@ -26,9 +26,10 @@ from ablation.report.studies import Cell, Setting
 from ablation.report.tables import quoted_for
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
-DEPTH_COLOURS = {20: "#E69F00", 32: "#56B4E9", 44: "#009E73", 56: "#D55E00", 110: "#0072B2", 1202: "#000000"}
+LOOKS = {20: ("#E69F00", "o"), 32: ("#56B4E9", "s"), 44: ("#009E73", "^"), 56: ("#D55E00", "D")}
+LOOKS |= {110: ("#0072B2", "v"), 1202: ("#000000", "P")}
+"""Colour and marker of the paper's depths."""
 OTHER_COLOURS = ("#CC79A7", "#7F7F7F", "#882255", "#332288", "#999933", "#44AA99")  # the last four are Tol's
-DEPTH_MARKERS = {20: "o", 32: "s", 44: "^", 56: "D", 110: "v", 1202: "P"}
 OTHER_MARKERS = ("X", "*", "p", "h", "d")
 GREY = "#555555"
 KINDS: dict[bool, dict[str, Any]] = {
@@ -48,13 +49,9 @@ def draw(setting: Setting, stem: str) -> list[Illustration]:
     """Every figure that the setting's records allow; their names begin with `stem`."""
     cells = [cell for cell in setting.cells if cell.standard]
     kinds = {"curves": curves, "depth": error_by_depth, "responses": responses, "gradients": gradients}
-    found = []
     with mpl.rc_context(fname=STYLE):
-        for kind, make in kinds.items():
-            if drawn := make(setting, cells):
-                caption, figure = drawn
-                found.append(Illustration(kind, f"{stem}-{kind}", caption, *saved(figure)))
-    return found
+        drawn = {kind: made for kind, make in kinds.items() if (made := make(setting, cells))}
+        return [Illustration(kind, f"{stem}-{kind}", text, *saved(figure)) for kind, (text, figure) in drawn.items()]
 
 
 def saved(figure: Figure) -> tuple[bytes, bytes]:
@@ -69,12 +66,9 @@ def saved(figure: Figure) -> tuple[bytes, bytes]:
 
 
 def look(depth: int) -> dict[str, Any]:
-    """Colour and marker of a depth: the same in every figure."""
     blocks = (depth - 2) // 6
-    return {
-        "color": DEPTH_COLOURS.get(depth, OTHER_COLOURS[blocks % len(OTHER_COLOURS)]),
-        "marker": DEPTH_MARKERS.get(depth, OTHER_MARKERS[blocks % len(OTHER_MARKERS)]),
-    }
+    other = OTHER_COLOURS[blocks % len(OTHER_COLOURS)], OTHER_MARKERS[blocks % len(OTHER_MARKERS)]
+    return dict(zip(("color", "marker"), LOOKS.get(depth, other), strict=True))
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], most: int) -> None:
@@ -84,12 +78,10 @@ def legend_below(figure: Figure, handles: Sequence[Any], most: int) -> None:
 
 
 def seeds_text(cells: Sequence[Cell]) -> str:
-    """How many seeds the cells have."""
-    counts = [len(cell.runs) for cell in cells]
-    fewest, most = min(counts), max(counts)
-    if fewest == most:
-        return "one seed each" if most == 1 else f"n = {most} seeds each"
-    return f"n = {fewest} to {most} seeds"
+    counts = sorted({len(cell.runs) for cell in cells})
+    if len(counts) > 1:
+        return f"n = {counts[0]} to {counts[-1]} seeds"
+    return "one seed each" if counts == [1] else f"n = {counts[0]} seeds each"
 
 
 def curves(setting: Setting, cells: list[Cell]) -> Drawn:
@@ -99,17 +91,18 @@ def curves(setting: Setting, cells: list[Cell]) -> Drawn:
     for cell in cells:
         histories, bad = zip(*map(read_history, cell.runs["folder"]), strict=True)
         unreadable += sum(bad)
-        running, test = (band_of(histories, column) for column in ("running_train_error", "test_error"))
-        if len(running) or len(test):
-            found.append((cell, running, test))
+        found.append((cell, band_of(histories, "running_train_error"), band_of(histories, "test_error")))
+    found = [(cell, running, test) for cell, running, test in found if len(running) or len(test)]
     if not found:
         return None
+    cells = [cell for cell, *_ in found]
     bands = [(cell.depth, band) for cell, *both in found for band in both if len(band)]
     steps = max(float(band.index.max()) for _, band in bands)
+    # The axis ends at a round number above the last third of the curves: at 20 % for the paper's.
+    highest = highest_usual([(depth, band["mean"].iloc[-max(1, len(band) // 3) :].max()) for depth, band in bands])
+    top = next((limit for limit in (20.0, 30.0, 40.0, 60.0, 80.0) if 1.25 * highest <= limit), 100.0)
     unit, unit_label = (1e4, "iteration ($10^4$)") if steps >= 20_000 else (1.0, "iteration")
-    top = upper_limit(bands)
-    depths = sorted({cell.depth for cell, *_ in found})
-    kinds = sorted({cell.residual for cell, *_ in found})
+    depths, kinds = sorted({cell.depth for cell in cells}), sorted({cell.residual for cell in cells})
     figure = Figure(figsize=(3.7 * len(kinds) + 0.3, 3.1), layout="constrained")
     axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axis, residual in zip(axes, kinds, strict=True):
@@ -131,25 +124,20 @@ def curves(setting: Setting, cells: list[Cell]) -> Drawn:
     legend_below(figure, lines, most=7)
     caption = (
         f"Training on {setting.keys['data.name']} (after He et al. 2015, Figure 6). Dashed: training error, running, "
-        f"on augmented images; solid: test error. Lines: means over seeds, bands: all seeds; "
-        f"{seeds_text([cell for cell, *_ in found])}."
+        f"on augmented images; solid: test error. Lines: means over seeds, bands: all seeds; {seeds_text(cells)}."
     )
     return caption + (f" {unreadable} unreadable history rows are left out." if unreadable else ""), figure
 
 
 def draw_band(axis: Axes, band: pd.DataFrame, unit: float, **style: Any) -> None:
-    """The mean as a line and the seeds' range as a band."""
     x = band.index.to_numpy(dtype=float) / unit
     axis.plot(x, band["mean"], **style)
     axis.fill_between(x, band["low"], band["high"], color=style["color"], alpha=0.18, linewidth=0)
 
 
 def band_of(histories: Sequence[pd.DataFrame], column: str) -> pd.DataFrame:
-    """Mean and extremes over the seeds, on all steps of any of them.
-
-    The band ends with the shortest seed: where one that was cut off ends, the mean would jump.
-    """
-    series = [history.dropna(subset=[column]).set_index("step")[column] for history in histories]
+    """Mean and extremes over the seeds, up to the end of the shortest: beyond it the mean would jump."""
+    series = [history.set_index("step")[column].dropna() for history in histories]
     series = [errors for errors in series if len(errors)]
     if not series:
         return pd.DataFrame(columns=["mean", "low", "high"], dtype=float)
@@ -158,14 +146,6 @@ def band_of(histories: Sequence[pd.DataFrame], column: str) -> pd.DataFrame:
     whole = np.isfinite(rows).all(axis=0)
     rows, grid = (rows[:, whole], grid[whole]) if whole.any() else (rows[:1], grid)
     return pd.DataFrame({"mean": rows.mean(0), "low": rows.min(0), "high": rows.max(0)}, index=grid)
-
-
-def upper_limit(bands: Sequence[tuple[int, pd.DataFrame]]) -> float:
-    """A round number above the last third of the curves; 20 % for the paper's. `bands`: by depth."""
-    highest = highest_usual(
-        [(depth, float(band["mean"].iloc[-max(1, len(band) // 3) :].max())) for depth, band in bands]
-    )
-    return next((float(limit) for limit in (20, 30, 40, 60, 80) if 1.25 * highest <= limit), 100.0)
 
 
 def highest_usual(errors: Sequence[tuple[int, float]]) -> float:
@@ -196,9 +176,8 @@ def error_by_depth(setting: Setting, cells: list[Cell]) -> Drawn:
                 name, marker = f"{style['label']}, paper", style["marker"]
                 axis.plot(*zip(*points, strict=True), marker, markersize=7, label=name, zorder=1.5, **hollow)
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(FixedLocator(depths))
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.xaxis.set_major_formatter(FixedFormatter([str(depth) for depth in depths]))
+        axis.set_xticks(depths, map(str, depths))
+        axis.set_xticks([], minor=True)
         axis.set(xlabel="layers", ylabel=label, xlim=(depths[0] / 1.18, depths[-1] * 1.18))
         lowest = min((float(values.min()) for _, values in found), default=0.0)
         axis.set_ylim(-0.03 * limit if lowest < 0.1 * limit else lowest - 0.12 * (limit - lowest), limit)
@@ -232,17 +211,14 @@ def draw_depths(axis: Axes, found: list[tuple[Cell, Values]], style: dict[str, A
 
 def responses(setting: Setting, cells: list[Cell]) -> Drawn:
     """Standard deviation of each layer's response, in order and by size."""
-    found = layer_means(cells, "response_std")
-    if not found:
+    if not (found := layer_means(cells, "response_std")):
         return None
     figure = Figure(figsize=(7.4, 5.2), layout="constrained")
     first, second = figure.subplots(2, 1)
-    for cell, values in found:
-        draw_layers(first, cell, values)
-        draw_layers(second, cell, np.sort(values)[::-1])
-    top = 1.1 * max(values.max() for _, values in found)
-    first.set(ylabel="std", ylim=(0, top), title="in the network's order", xlabel="layer")
-    second.set(ylabel="std", ylim=(0, top), title="sorted", xlabel="layer, by magnitude")
+    by_size = [(cell, np.sort(values)[::-1]) for cell, values in found]
+    shared = {"ylabel": "std", "ylim": (0, 1.1 * max(values.max() for _, values in found))}
+    draw_layers(first, found, title="in the network's order", xlabel="layer", **shared)
+    draw_layers(second, by_size, title="sorted", xlabel="layer, by magnitude", **shared)
     caption = (
         f"Standard deviation of the layer responses on {setting.keys['data.name']}, after batch normalization, before "
         "ReLU and addition (after He et al. 2015, Figure 7)."
@@ -258,10 +234,9 @@ def gradients(setting: Setting, cells: list[Cell]) -> Drawn:
         return None
     figure = Figure(figsize=(7.4, 3.4), layout="constrained")
     for axis, (title, found) in zip(figure.subplots(1, len(by_time), squeeze=False)[0], by_time, strict=True):
-        for cell, values in found:
-            # A norm of exactly zero has no place on a logarithmic axis: a gap in the line.
-            draw_layers(axis, cell, np.where(values > 0, values, np.nan))
-        axis.set(title=title, xlabel="layer", yscale="log")
+        # A norm of exactly zero has no place on a logarithmic axis: a gap in the line.
+        positive = [(cell, np.where(values > 0, values, np.nan)) for cell, values in found]
+        draw_layers(axis, positive, title=title, xlabel="layer", yscale="log")
     figure.axes[0].set_ylabel("gradient norm")
     caption = f"Norm of the loss' gradient in each 3x3 convolution on one fixed batch of {setting.keys['data.name']}."
     return f"{caption} {layer_caption(figure, by_time[0][1])}", figure
@@ -273,25 +248,23 @@ def layer_means(cells: list[Cell], key: str) -> list[tuple[Cell, Values]]:
     found = []
     for cell in among if len({cell.depth for cell in among}) > 1 else cells:
         runs = [np.array([layer[key] for layer in layers], dtype=float) for layers in cell.runs["layers"]]
-        runs = [run for run in runs if len(run) and np.isfinite(run).all()]  # None became nan
-        runs = [run for run in runs if len(run) == len(runs[0])]
-        if runs:
-            found.append((cell, np.mean(runs, axis=0)))
+        if runs := [run for run in runs if len(run) and np.isfinite(run).all()]:  # None became nan
+            found.append((cell, np.mean([run for run in runs if len(run) == len(runs[0])], axis=0)))
     return found
 
 
-def draw_layers(axis: Axes, cell: Cell, values: Values) -> None:
-    """One network over its layers: dashed if plain."""
-    style = look(cell.depth) | LAYER_LINES[cell.residual]
-    every = max(1, len(values) // 10)
-    axis.plot(np.arange(1, len(values) + 1), values, label=cell.label, markersize=3, markevery=every, **style)
+def draw_layers(axis: Axes, found: list[tuple[Cell, Values]], **labels: Any) -> None:
+    """The networks over their layers: dashed if plain."""
+    for cell, values in found:
+        style = look(cell.depth) | LAYER_LINES[cell.residual] | {"label": cell.label, "markersize": 3}
+        axis.plot(np.arange(1, len(values) + 1), values, markevery=max(1, len(values) // 10), **style)
+    axis.set(**labels)
+    axis.set_xlim(0, None)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def layer_caption(figure: Figure, found: list[tuple[Cell, Values]]) -> str:
     """Make the legend, a column a depth with plain above residual, and say what the lines are."""
-    for axis in figure.axes:
-        axis.set_xlim(0, None)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles = {handle.get_label(): handle for axis in figure.axes for handle in axis.get_lines()}
     ordered = sorted(handles.values(), key=lambda handle: int(str(handle.get_label()).split("-")[1]))
     legend_below(figure, ordered, most=4)

@@ -10,11 +10,14 @@ from html import escape
 from pathlib import Path
 
 from ablation.report.claims import Finding
-from ablation.report.content import Block, Claims, Content, Illustration, Table, Text
+from ablation.report.content import Block, Content, Illustration, Table, Text
 
 STYLE = Path(__file__).with_name("page.css").read_text()
-VERDICT_SIGNS = {"reproduced": "✓", "contradicted": "✗", "inconclusive": "?", "untested": "·"}
-TAGS = {
+VERDICT = '<span class="verdict {0}">{1} {0}</span>'
+"""With a sign, so that it does not depend on colour."""
+SIGNS = {"reproduced": "✓", "contradicted": "✗", "inconclusive": "?", "untested": "·"}
+VERDICTS = {verdict: VERDICT.format(verdict, sign) for verdict, sign in SIGNS.items()}
+TAGS = {verdict: f"<p>{shown}: {{}}</p>" for verdict, shown in VERDICTS.items()} | {
     "title": "<h1>{}</h1>",
     "chapter": "<h2>{}</h2>",
     "study": '<h2 id="{1}">{0}</h2>',
@@ -26,6 +29,7 @@ TAGS = {
     "soft": '<p class="soft">{}</p>',
     "label": '<p class="soft label">{}</p>',
 }
+TABLE = '<div class="scroll"><table class="claims"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
 
 
 def html(content: Content, refresh: int | None = None) -> str:
@@ -42,12 +46,9 @@ def html(content: Content, refresh: int | None = None) -> str:
 
 
 def block_html(block: Block) -> Iterator[str]:
-    """One block."""
     match block:
-        case Text(kind, text) if kind in TAGS:
+        case Text(kind, text):
             yield TAGS[kind].format(escape(text), anchor(text))
-        case Text(verdict, text):
-            yield f"<p>{verdict_html(verdict)}: {escape(text)}</p>"
         case Table(kind, title, frame):
             if kind == "changes":
                 yield f"<h3>{escape(title)}</h3>"
@@ -57,11 +58,10 @@ def block_html(block: Block) -> Iterator[str]:
             data = base64.b64encode(svg).decode()
             yield f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{escape(caption.split(". ")[0])}">'
             yield f"<figcaption>{escape(caption)}</figcaption></figure>"
-        case Claims(findings):
+        case findings:
             yield "<h3>Claims</h3>"
             yield claims_html([finding for finding in findings if finding.verdict != "untested"])
-            untested = [finding for finding in findings if finding.verdict == "untested"]
-            if untested:
+            if untested := [finding for finding in findings if finding.verdict == "untested"]:
                 yield f"<details><summary>{len(untested)} untested, for want of records</summary>"
                 yield f"{claims_html(untested)}</details>"
 
@@ -71,22 +71,15 @@ def anchor(title: str) -> str:
     return escape(title.replace(" ", "-"))
 
 
-def verdict_html(verdict: str) -> str:
-    """A verdict with a sign, so that it does not depend on colour."""
-    return f'<span class="verdict {verdict}">{VERDICT_SIGNS[verdict]} {verdict}</span>'
-
-
 def claims_html(findings: list[Finding]) -> str:
-    """A row a claim: verdict, statement with source, evidence with test and threshold."""
     rows = []
     for finding in findings:
         claim = finding.claim
         test = f"{claim.comparison}: {claim.test.rule}; reproduced if {claim.test.threshold}"
         rows.append(
-            f"<tr><td>{verdict_html(finding.verdict)}</td>"
+            f"<tr><td>{VERDICTS[finding.verdict]}</td>"
             f"<td>{escape(claim.statement)}<small>{escape(claim.source)} · {escape(claim.id)}</small></td>"
             f"<td>{escape(finding.evidence)}<small>{escape(test)}</small></td></tr>"
         )
-    head = "<thead><tr><th>Verdict</th><th>Claim</th><th>Evidence, test and threshold</th></tr></thead>"
-    table = f'<table class="claims">{head}<tbody>{"".join(rows)}</tbody></table>'
-    return f'<div class="scroll">{table}</div>' if rows else ""
+    head = "<th>Verdict</th><th>Claim</th><th>Evidence, test and threshold</th>"
+    return TABLE.format(head, "".join(rows)) if rows else ""

@@ -47,11 +47,11 @@ def publish(study: str, paths: Sequence[Path], filters: Sequence[str], root: Pat
 def finished(paths: Sequence[Path], filters: Sequence[str]) -> list[Path]:
     """The folders of the finished runs to publish, each run once. Raises UserError."""
     evidence = read(paths)
-    for _, row in evidence.unreadable.iterrows():
-        raise UserError("record", row["file"], f"{row['reason']}; move it elsewhere or run it again")
+    for file, reason in evidence.unreadable.itertuples(index=False):
+        raise UserError("record", file, f"{reason}; move it elsewhere or run it again")
     if evidence.runs.empty:
         raise UserError("--publish", " ".join(map(str, paths)), "no finished runs there")
-    folders = [Path(folder) for folder in select(evidence.runs, filters)["folder"]]
+    folders = list(select(evidence.runs, filters)["folder"])
     for run in folders:
         if not (run / "history.jsonl").is_file():
             raise UserError("record", run / "record.json", "has no history.jsonl beside it; run it again")
@@ -60,15 +60,12 @@ def finished(paths: Sequence[Path], filters: Sequence[str]) -> list[Path]:
     return folders
 
 
-def renew_pages(root: Path = ROOT) -> None:
+def renew_pages(root: Path) -> None:
     """Draw the figures of all published studies, and put what the report says into the two README files."""
     content = gather([root / "results" / "reference"])
-    illustrate(content)
-    images = (root / IMAGES).parent
-    shutil.rmtree(images, ignore_errors=True)
-    images.mkdir(parents=True)
-    for illustration in content.illustrations:
-        replace_file(images / f"{illustration.name}.svg", illustration.svg)
+    folder = (root / IMAGES).parent
+    shutil.rmtree(folder, ignore_errors=True)
+    illustrate(content, folder, ["svg"])
     _, *blocks = content.blocks()  # results/README.md has a title of its own
     replace_generated(root / "results" / "README.md", markdown(blocks, f"../{IMAGES}"))
     replace_generated(root / "README.md", markdown(excerpt(content), IMAGES))
@@ -78,11 +75,8 @@ def excerpt(content: Content) -> Iterator[Block]:
     """What compares depths, CIFAR-10 first: of each setting its title, main table and error against depth."""
     parts = [part for section in content.sections for part in section.parts]
     for part in sorted(parts, key=lambda part: part.setting.keys["data.name"] != "cifar10"):
-        for illustration in part.illustrations:
-            if illustration.kind == "depth":
-                yield Text("setting", part.setting.title)
-                yield part.table
-                yield illustration
+        for figure in (figure for figure in part.illustrations if figure.kind == "depth"):
+            yield from (Text("setting", part.setting.title), part.table, figure)
 
 
 def replace_generated(page: Path, text: str) -> None:

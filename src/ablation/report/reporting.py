@@ -8,10 +8,9 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from ablation.config.schema import ROOT
 from ablation.report import documents, page, terminal
@@ -29,17 +28,12 @@ _drawn: dict[str, tuple[Any, list[Illustration]]] = {}
 """Figures by their names' stem, with the state of the files that they show: --watch draws only what has changed."""
 
 
-def make_report(
-    paths: Sequence[Path] = DEFAULT_PATHS,
-    output: Path = DEFAULT_OUTPUT,
-    filters: Sequence[str] = (),
-    formats: Sequence[str] = FORMATS,
-) -> Path:
+def make_report(paths: Sequence[Path], output: Path) -> Path:
     """Write the report on everything below `paths` into `output`; returns the path of report.html.
 
     `paths` that do not exist count as empty. Works whatever state the runs are in, failed and cut off ones included.
     """
-    write(gather(paths, filters), output, {*formats, "html"})
+    write(gather(paths), output, set(FORMATS))
     return output / "report.html"
 
 
@@ -51,33 +45,34 @@ def gather(paths: Sequence[Path], filters: Sequence[str] = ()) -> Content:
     return compose(evidence)
 
 
-def show_main_table(paths: Sequence[Path] = DEFAULT_PATHS, to: Console | None = None) -> None:
+def show_main_table(paths: Sequence[Path]) -> None:
     """Print the compact main table of everything below `paths`."""
-    terminal.show(gather(paths), to or terminal.console(), verdicts=False)
+    terminal.show(gather(paths), terminal.console(), verdicts=False)
 
 
 def write(content: Content, output: Path, formats: set[str], refresh: int | None = None) -> list[Path]:
     """Write the formats' files below `output`, return their paths. Raises UserError where that is impossible."""
     output.mkdir(parents=True, exist_ok=True)
     if formats & {"html", "md", "figures"}:
-        illustrate(content)
-    if formats & {"md", "figures"}:
-        write_figures(content, output / "figures")
-    texts = {
+        kinds = ("svg", "png") if formats & {"md", "figures"} else ()
+        illustrate(content, output / "figures", kinds)
+    makers = {
         "html": ("report.html", lambda: page.html(content, refresh)),
         "md": ("report.md", lambda: documents.markdown(content.blocks())),
         "csv": ("table.csv", lambda: documents.csv(content)),
         "json": ("claims.json", lambda: documents.claims_json(content)),
         "latex": ("table.tex", lambda: documents.latex(content)),
     }
-    wanted = [texts[name] for name in texts if name in formats]
-    for file, make in wanted:
-        replace_file(output / file, make().encode(errors="replace"))  # a message may hold half a character
-    return [output / file for file, _ in wanted]
+    wanted = {output / file: make for name, (file, make) in makers.items() if name in formats}
+    for path, make in wanted.items():
+        replace_file(path, make().encode(errors="replace"))  # a message may hold half a character
+    return list(wanted)
 
 
-def illustrate(content: Content) -> None:
-    """Draw the figures of every part that gets some."""
+def illustrate(content: Content, folder: Path, kinds: Sequence[str]) -> None:
+    """Draw the figures of every part that gets some, and write them as files of these kinds (svg, png)."""
+    if kinds:
+        folder.mkdir(parents=True, exist_ok=True)
     for section in content.sections:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", section.study.name)
         for place, part in enumerate(section.parts, start=1):
@@ -89,28 +84,20 @@ def illustrate(content: Content) -> None:
 
                     _drawn[stem] = state, figures.draw(part.setting, stem)
                 part.illustrations = _drawn[stem][1]
-
-
-def write_figures(content: Content, folder: Path) -> None:
-    """Each figure as PNG and SVG."""
-    folder.mkdir(exist_ok=True)
-    for illustration in content.illustrations:
-        replace_file(folder / f"{illustration.name}.svg", illustration.svg)
-        replace_file(folder / f"{illustration.name}.png", illustration.png)
+                for illustration, kind in product(part.illustrations, kinds):
+                    replace_file(folder / f"{illustration.name}.{kind}", getattr(illustration, kind))
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write whole or not at all."""
     write_atomically(path, lambda file: file.write(data), durable=False)
 
 
 def watch(paths: Sequence[Path], output: Path, filters: Sequence[str], formats: set[str]) -> None:
     """Make the report again whenever a run leaves something new, until interrupted."""
     console = terminal.console()
-    seen: list[tuple[str, int, int]] | None = None
+    seen = None
     while True:
-        present = list(changes([path for path in paths if path.exists()]))
-        if present != seen:
+        if (present := list(changes([path for path in paths if path.exists()]))) != seen:
             seen = present
             content = gather(paths, filters)
             console.clear()

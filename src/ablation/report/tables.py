@@ -1,6 +1,6 @@
 """The report's tables as pandas frames: one row a cell, and one row a change for the ablations.
 
-Notable: `cell_frame` holds numbers (it becomes table.csv); the others hold text, the same for the terminal, HTML,
+Notable: `cell_row` holds numbers (for table.csv); the frames hold text, the same for the terminal, HTML,
 Markdown and LaTeX. A network that has no records, while its neighbours have, gets a row too.
 """
 
@@ -20,14 +20,9 @@ from ablation.report.studies import Cell, Setting, Study, differences, network_n
 NONE = "–"
 ERRORS = {"train": "metrics.train_error", "running": "metrics.running_train_error", "test": "metrics.test_error"}
 AXES = {
-    "Shortcut": "shortcut.",
-    "Optimizer": "optimizer.",
-    "Augmentation": "augmentation.",
-    "Schedule": "schedule.",
-    "Model": "model.",
-    "Data": "data.",
-    "Hardware and precision": "environment.",
+    name.capitalize(): f"{name}." for name in ("shortcut", "optimizer", "augmentation", "schedule", "model", "data")
 }
+AXES["Hardware and precision"] = "environment."
 """What an ablation changes, as the prefix of its keys; everything else is held still."""
 HELD_STILL = ("model.depth", "model.residual", "data.name")
 """Keys that no ablation changes: the main table compares networks, and studies of different data are never mixed."""
@@ -35,38 +30,20 @@ BASELINES = {"shortcut.name": "A", "optimizer.name": "sgd", "augmentation.name":
 """The paper's choice is the baseline where it was run."""
 
 
-def cell_frame(studies: list[Study]) -> pd.DataFrame:
-    """Every cell with its numbers: the content of table.csv."""
-    return pd.DataFrame(
-        {"study": study.name, "setting": setting.title} | cell_row(cell, setting)
-        for study in studies
-        for setting in study.settings
-        for cell in setting.cells
-    )
-
-
 def cell_row(cell: Cell, setting: Setting) -> dict[str, Any]:
     """A cell's numbers: errors in percent, time in seconds; nan where there is none."""
-    row: dict[str, Any] = {
-        "network": cell.label,
-        "depth": cell.depth,
-        "residual": cell.residual,
-        "shortcut": cell.shortcut,
-        "parameters": average(cell.values("parameters")),
-        "n": len(cell.runs),
-        "seeds": " ".join(map(str, cell.seeds)),
-    }
+    row: dict[str, Any] = {"network": cell.label, "depth": cell.depth, "residual": cell.residual}
+    row |= {"shortcut": cell.shortcut, "parameters": average(cell.values("parameters"))}
+    row |= {"n": len(cell.runs), "seeds": " ".join(map(str, cell.seeds))}
     for name, column in ERRORS.items():
         row |= {f"{name}_error_{key}": value for key, value in summary(cell.values(column)).items()}
     row["best_test_error_selected_on_test_mean"] = average(cell.values("metrics.best_test_error"))
     if quoted := quoted_for(cell, setting):
         row |= {"paper_test_error": quoted.value, "paper_source": quoted.source}
         row["difference_to_paper"] = row["test_error_mean"] - quoted.value
-    row["wall_seconds"] = average(cell.values("timing.wall_seconds"))
-    row["images_per_second"] = average(cell.values("timing.images_per_second"))
-    for key in ("device_name", "precision", "torch", "git_commit"):
-        row[key] = " ".join(recorded(cell, f"environment.{key}"))
-    return row
+    row |= {key: average(cell.values(f"timing.{key}")) for key in ("wall_seconds", "images_per_second")}
+    environment = ("device_name", "precision", "torch", "git_commit")
+    return row | {key: " ".join(recorded(cell, f"environment.{key}")) for key in environment}
 
 
 def recorded(cell: Cell, column: str) -> list[str]:
@@ -103,26 +80,19 @@ def main_table(setting: Setting) -> pd.DataFrame:
     present = {key[:2] for key in rows}
     for residual, depth in set(product(*map(set, zip(*present, strict=True)))) - present:
         name = network_name(depth, residual)
-        rows[residual, depth, name] = {"Network": name, "n": "0"} | dict.fromkeys(
-            ("Train error %", "Test error %"), "missing"
-        )
+        row = {"Network": name, "n": "0", "Train error %": "missing", "Test error %": "missing"}
+        rows[residual, depth, name] = row
     return pd.DataFrame([rows[key] for key in sorted(rows)], columns=columns).fillna(NONE)
 
 
 def display_row(cell: Cell, setting: Setting) -> dict[str, str]:
     """A cell as text; the paper's numbers only if the recipe is the paper's."""
     numbers = cell_row(cell, setting)
-    row = {
-        "Network": cell.label,
-        "Parameters": number(numbers["parameters"], ",.0f"),
-        "n": str(numbers["n"]),
-        "Train error %": spread(numbers["train_error_mean"], numbers["train_error_std"]),
-        "running": spread(numbers["running_error_mean"], numbers["running_error_std"]),
-        "Test error %": spread(numbers["test_error_mean"], numbers["test_error_std"]),
-        "95% interval": interval((numbers["test_error_low"], numbers["test_error_high"])),
-        "best": number(numbers["test_error_best"], ".2f"),
-        "median": number(numbers["test_error_median"], ".2f"),
-    }
+    row = {"Network": cell.label, "Parameters": number(numbers["parameters"], ",.0f"), "n": str(numbers["n"])}
+    for title, name in (("Train error %", "train"), ("running", "running"), ("Test error %", "test")):
+        row[title] = spread(numbers[f"{name}_error_mean"], numbers[f"{name}_error_std"])
+    row["95% interval"] = interval((numbers["test_error_low"], numbers["test_error_high"]))
+    row |= {key: number(numbers[f"test_error_{key}"], ".2f") for key in ("best", "median")}
     if setting.selected_on_test:
         row["selected on test"] = number(numbers["best_test_error_selected_on_test_mean"], ".2f")
     if setting.from_paper:
@@ -134,14 +104,14 @@ def display_row(cell: Cell, setting: Setting) -> dict[str, str]:
 
 def ablation_tables(study: Study) -> Iterator[tuple[str, pd.DataFrame]]:
     """For each axis along which some network was run more than once: baseline plus one change."""
+    cells = [cell for setting in study.settings for cell in setting.cells]
     for axis, prefix in AXES.items():
         groups: dict[str, list[Cell]] = {}
-        for cell in (cell for setting in study.settings for cell in setting.cells):
+        for cell in cells:
             others = {k: v for k, v in cell.keys.items() if k in HELD_STILL or not k.startswith(prefix)}
             if cell.residual or axis != "Shortcut":  # a plain net has no shortcut to change
                 groups.setdefault(repr(sorted(others.items())), []).append(cell)
-        rows = [row for group in groups.values() if len(group) > 1 for row in ablation_rows(group, prefix)]
-        if rows:
+        if rows := [row for group in groups.values() if len(group) > 1 for row in ablation_rows(group, prefix)]:
             yield axis, pd.DataFrame(rows)
 
 
@@ -154,11 +124,9 @@ def ablation_rows(group: list[Cell], prefix: str) -> Iterator[dict[str, str]]:
         for title, key in (("Test", "test"), ("Train", "train")):
             values, reference = cell.values(ERRORS[key]), baseline.values(ERRORS[key])
             found = summary(values)
+            difference = found["mean"] - average(reference) if cell is not baseline else np.nan
+            between = difference_interval(values, reference) if cell is not baseline else None
             row[f"{title} error %"] = spread(found["mean"], found["std"])
-            difference, between = np.nan, None
-            if cell is not baseline:
-                difference = found["mean"] - average(reference)
-                between = difference_interval(values, reference)
             row[f"{title} difference"] = number(difference, "+.2f")
             row[f"95% interval ({key})"] = interval(between, "+")
         yield row | {"Time": duration(average(cell.values("timing.wall_seconds")))}
@@ -176,23 +144,16 @@ def change(baseline: Cell, cell: Cell, prefix: str) -> str:
     return ", ".join(text.removeprefix(prefix) for text in apart if text.startswith(prefix))
 
 
-def claims_table(found: list[Finding]) -> pd.DataFrame:
-    """A row a claim."""
-    return pd.DataFrame(
-        {
-            "Verdict": finding.verdict,
-            "Claim": finding.claim.statement,
-            "Evidence": finding.evidence,
-            "Test": f"{finding.claim.comparison}: {finding.claim.test.rule}",
-            "Threshold": finding.claim.test.threshold,
-            "Source": finding.claim.source,
-        }
-        for finding in found
-    )
+def claims_table(findings: list[Finding]) -> pd.DataFrame:
+    rows = []
+    for finding in findings:
+        claim, test = finding.claim, finding.claim.test
+        tested = f"{claim.comparison}: {test.rule}"
+        rows.append((finding.verdict, claim.statement, finding.evidence, tested, test.threshold, claim.source))
+    return pd.DataFrame(rows, columns=["Verdict", "Claim", "Evidence", "Test", "Threshold", "Source"])
 
 
 def number(value: float, form: str) -> str:
-    """Formatted; a dash where there is none."""
     return format(round(value, 2) or 0.0, form) if np.isfinite(value) else NONE  # never -0.00
 
 
@@ -202,7 +163,6 @@ def spread(mean: float, std: float) -> str:
 
 
 def interval(bounds: Interval, sign: str = "") -> str:
-    """Both ends; a dash where there is none."""
     return f"{bounds[0]:{sign}.2f} to {bounds[1]:{sign}.2f}" if bounds and np.isfinite(bounds).all() else NONE
 
 

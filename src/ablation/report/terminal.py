@@ -1,13 +1,11 @@
 """The report in the terminal: a compact table and the verdicts of each setting."""
 
-from collections.abc import Iterable
-
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
 from ablation.report.claims import Finding
-from ablation.report.content import Claims, Content, Table, Text
+from ablation.report.content import Content, Table, Text
 
 WIDE = 120
 """Columns where the output is not a terminal: a log must not lose half a table."""
@@ -36,17 +34,15 @@ def show(content: Content, to: Console, verdicts: bool = True) -> None:
             case Table("leftovers", _, frame):
                 for row in frame.itertuples(index=False):
                     to.print("  " + escape(" · ".join(str(value) for value in row if value)), highlight=False)
-            case Table("networks"):
+            case Table(kind, title) if verdicts or kind == "networks":
+                if kind == "changes":
+                    to.print(f"\n{escape(title)}")
                 to.print(grid(block))
-            case Table("changes", title) if verdicts:
-                to.print(f"\n{escape(title)}")
-                to.print(grid(block))
-            case Claims(findings) if verdicts:
-                show_verdicts(findings, to)
+            case list() if verdicts:
+                show_verdicts(block, to)
 
 
 def grid(table: Table) -> Grid:
-    """The most telling columns: names on the left, numbers on the right."""
     columns = [name for name in (CHANGES if table.kind == "changes" else NETWORKS) if name in table.frame]
     found = Grid(box=None, pad_edge=False)
     for name in columns:
@@ -57,20 +53,17 @@ def grid(table: Table) -> Grid:
     return found
 
 
-def show_verdicts(findings: Iterable[Finding], to: Console) -> None:
+def show_verdicts(findings: list[Finding], to: Console) -> None:
     """A line a claim; the untested ones together."""
     table = Grid(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(ratio=1)
     table.add_column(ratio=1, overflow="fold")
-    untested = []
     for finding in findings:
-        if finding.verdict == "untested":
-            untested.append(finding.claim.id)
-        else:
-            verdict = f"[{STYLES[finding.verdict]}]{finding.verdict}[/]"
-            table.add_row(verdict, escape(finding.claim.statement), escape(finding.headline))
+        if style := STYLES.get(finding.verdict):
+            claim = escape(finding.claim.statement)
+            table.add_row(f"[{style}]{finding.verdict}[/]", claim, escape(finding.headline))
     if table.row_count:
         to.print(table, highlight=False)
-    if untested:
+    if untested := [finding.claim.id for finding in findings if finding.verdict == "untested"]:
         to.print(f"[dim]untested, for want of records: {escape(', '.join(untested))}[/]", highlight=False)
