@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 import pandas as pd
 import torch
 
-from ablation.benchmark.contenders import Contender, Project, compared, in_turn, take, usual_script
+from ablation.benchmark.contenders import Project, compared, in_turn, take, usual_script
 from ablation.benchmark.profiling import memory_floor, operations
 from ablation.config import compose
 from ablation.config.schema import ROOT, Config
@@ -24,7 +24,7 @@ from ablation.tracking.tracker import finish
 from ablation.training import devices
 
 STEPS = {"cuda": 200, "cpu": 8, "mps": 50}  # a round
-WHOLE_RUNS = {"cuda": 6400}  # steps of a whole run: a tenth of the paper's, where that is a matter of seconds
+WHOLE_RUN = {"cuda": 6400, "cpu": 0, "mps": 0}  # steps: a tenth of the paper's, where that is a matter of seconds
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -38,26 +38,27 @@ def measure(options: argparse.Namespace) -> None:
     splits = load_data(config) if real else noise()
     default = Project(config, splits, device)
     reference = Project(composed(options, "trainer=reference"), splits, device)
-    contenders: dict[str, Contender] = {"default": partial(take, [default]), "reference": partial(take, [reference])}
-    contenders["usual script"] = usual_script(config, splits, device, options.workers, steps)
+    timed = {"default": partial(take, [default], steps), "reference": partial(take, [reference], steps)}
+    contenders = timed | {"usual script": usual_script(config, splits, device, options.workers, steps)}
     if device.type == "cuda":
-        contenders["not fused"] = partial(take, [Project(composed(options, "trainer.fused=false"), splits, device)])
+        not_fused = Project(composed(options, "trainer.fused=false"), splits, device)
+        contenders["not fused"] = partial(take, [not_fused], steps)
     rates = in_turn(contenders, device, options.rounds, steps)
     speeds = compared(rates, batch, batch * rates["usual script"])
-    where = environment(device, default.precision, default.fused, False)
+    where = environment(device, default.training.precision, default.fused, False)
     about = f"{options.model}, batch {batch}, {options.rounds} rounds of {steps} steps; {where['device_name']}, "
     about += f"{where['threads']} threads, {where['precision']}, torch {where['torch']}, commit {where['git_commit']}"
     show(about, speeds, "trainer")
     result = {"model": options.model, "data": source, "batch_size": batch, "rounds": options.rounds, "steps": steps}
     result |= {"environment": where, "contenders": speeds.to_dict("index"), "steps_per_second": rates.to_dict("list")}
-    if whole := WHOLE_RUNS.get(device.type, 0) if options.whole_runs is None else options.whole_runs:
+    if whole := WHOLE_RUN[device.type] if options.whole_runs is None else options.whole_runs:
         runs = whole_runs(config, device, options.rounds, whole)
         show(f"{whole} steps on {config.data.name}", runs, "")
         result["whole_runs"] = {"steps": whole, "data": config.data.name, **runs.to_dict("index")}
     if device.type == "cuda":
         sizes = sorted({1, *options.gangs})
         members = [default, *(Project(config, splits, device) for _ in range(sizes[-1] - 1))]
-        gangs = {f"{size} at once": partial(take, members[:size]) for size in sizes}
+        gangs = {f"{size} at once": partial(take, members[:size], steps) for size in sizes}
         gang_rates = in_turn(gangs, device, options.rounds, steps)
         gang_speeds = compared(gang_rates, batch * pd.Series(sizes, list(gangs)), batch * gang_rates["1 at once"])
         show("Networks at once, a stream each; ratio to one", gang_speeds, "gang")
@@ -94,12 +95,12 @@ def whole_runs(config: Config, device: torch.device, rounds: int, steps: int) ->
     trainer = replace(config.trainer, evaluate_every=half, checkpoint_every=half, progress=True)
     config = replace(config, trainer=trainer, schedule=replace(config.schedule, steps=steps))
 
-    def whole(_steps: int) -> None:
+    def whole() -> None:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             outcome = run(replace(config, results=mkdtemp(dir=results)))
         assert outcome.state == "done", outcome.message
 
-    def alone(_steps: int) -> None:
+    def alone() -> None:
         splits = load_data(config)
         project, test = Project(config, splits, device), splits.test
         for step, images in ((half, test), (steps, test), (steps, test), (steps, splits.train)):

@@ -40,7 +40,7 @@ def memory_floor(project: Project, images: Tensor, seconds: float, device: torch
     from torch.utils.benchmark import Timer  # here, and not above: without a GPU it warns
 
     normalized = project.training.normalization(images.to(device))
-    moved = bytes_per_step(project.training.network, normalized, 2 if project.precision == "bfloat16" else 4)
+    moved = bytes_per_step(project.training.network, normalized, 2 if project.training.precision == "bfloat16" else 4)
     source = torch.empty(1 << 32, dtype=torch.uint8, device=device)
     copy = Timer("target.copy_(source)", globals={"source": source, "target": torch.empty_like(source)})
     bandwidth = 2 * len(source) / copy.timeit(10).mean

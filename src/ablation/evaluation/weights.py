@@ -29,20 +29,14 @@ def read_weights(path: Path) -> Weights:
     except Exception:  # torch raises a dozen kinds, with pages of advice on how to let the file run code
         allowed = "cannot be read: it is damaged, not a PyTorch file, or holds code; torch.save a state dict alone"
         raise UserError("path", path, allowed) from None
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content:
-        raise UserError("path", path, f"holds {type(content).__name__}, not the state dict of a network")
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise UserError("path", path, f"{name} is no tensor: this is not the state dict of a network")
-    return {own_name(name): value for name, value in content.items()}
-
-
-def own_name(name: str) -> str:
-    """The name in this project of another project's parameter or buffer."""
-    name = re.sub(r"^linear\.", "fc.", name.removeprefix("module."))
-    return name.replace(".shortcut.", ".downsample.")
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    tensors = content.items() if isinstance(content, dict) else ()
+    if not tensors or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors):
+        raise UserError("path", path, "is not the state dict of a network: names, and a tensor for each")
+    return {
+        re.sub(r"^linear\.", "fc.", name.removeprefix("module.")).replace(".shortcut.", ".downsample."): value
+        for name, value in tensors
+    }
 
 
 def load_weights(network: nn.Module, weights: Weights, path: Path) -> None:
@@ -66,8 +60,7 @@ def hint(own: Weights, weights: Weights) -> str:
     if depth not in (own_depth, 2):
         return f"; it looks like model.depth={depth}, not {own_depth}"
     projects, own_projects = (any("downsample" in name for name in names) for names in (weights, own))
-    if projects and not own_projects:
-        return "; its shortcuts have weights: shortcut=B, C or avgpool"
-    if own_projects and not projects:
-        return "; its shortcuts have no weights: shortcut=A, or model.residual=false"
-    return ""
+    if projects == own_projects:
+        return ""
+    kind = "weights: shortcut=B, C or avgpool" if projects else "no weights: shortcut=A, or model.residual=false"
+    return f"; its shortcuts have {kind}"
