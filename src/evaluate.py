@@ -47,7 +47,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Evaluate as the command line asks."""
     options = parse(sys.argv[1:])
     from ablation.evaluation.evaluate import evaluate_and_show  # here, and not above: it imports torch
 

@@ -62,13 +62,10 @@ def usual_script(config: Config, splits: Splits, device: torch.device, workers: 
     network = build_network(config, len(splits.classes), device).to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     dataset, size = InMemory(splits.train), config.data.batch_size
-    sampler = RandomSampler(dataset, num_samples=steps * size)
-    options: dict[str, Any] = {
-        "num_workers": workers,
-        "persistent_workers": workers > 0,
-        "pin_memory": device.type == "cuda",
-    }
-    loader: DataLoader[Any] = DataLoader(dataset, size, sampler=sampler, **options)
+    sampler, pin = RandomSampler(dataset, num_samples=steps * size), device.type == "cuda"
+    loader: DataLoader[Any] = DataLoader(
+        dataset, size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=pin
+    )
 
     def epoch() -> None:
         devices.set_deterministic(False)

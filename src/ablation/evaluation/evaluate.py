@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from typing import Any
 import pandas as pd
 import torch
 import yaml
+from torch import Tensor, nn
 
 from ablation import data
 from ablation.config import compose
 from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.evaluation.confusion import by_class, show_confusion
-from ablation.evaluation.weights import Weights, load_weights, read_weights
 from ablation.networks.resnet import parameter_count
 from ablation.runs.build import build_network
 from ablation.runs.environment import environment
@@ -34,6 +35,8 @@ from ablation.training.evaluation import Evaluator
 
 RUN_KEYS = ("data.root", "trainer.device", "trainer.precision")  # may differ from the run when it is evaluated
 NEAR_CHANCE = 0.9  # share of chance's error, or of the images taken for one class, from which a result is suspicious
+
+Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,6 @@ def from_run(folder: Path, overrides: list[str]) -> Trained:
 
 
 def from_unfinished_run(folder: Path, changes: dict[str, str]) -> Trained:
-    """The newest checkpoint of a run without a record."""
     try:
         saved = dict(yaml.safe_load((folder / "config.yaml").read_text()))
     except (OSError, TypeError, ValueError, yaml.YAMLError):
@@ -155,3 +157,56 @@ def remark(record: dict[str, Any] | None, confusion: pd.DataFrame, error: float)
     most = f"{100 * predicted.max():.0f} % of the images are taken for {predicted.idxmax()}"
     check = "check --mean and --std or data.normalization, shortcut= and shortcut.zeros="
     return f"suspicious: chance has an error of {chance:.0f} %, and {most}: {check}"
+
+
+def read_weights(path: Path) -> Weights:
+    """The state dict in `path`: a run's weights.pt or checkpoint, or another project's of the same network.
+
+    Others' names become torchvision's: `module.` is DataParallel's, `linear` and `shortcut` are akamaster's. Only
+    tensors are read (`weights_only=True`): a downloaded file runs no code. Raises UserError.
+    """
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
+        raise UserError("path", path, "no such file or folder; the runs are under results/runs")
+    try:
+        try:
+            content = checkpoints.read(path)["training"]["network"]
+        except ValueError:  # no checkpoint of a run
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises a dozen kinds, with pages of advice on how to let the file run code
+        allowed = "cannot be read: it is damaged, not a PyTorch file, or holds code; torch.save a state dict alone"
+        raise UserError("path", path, allowed) from None
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    tensors = content.items() if isinstance(content, dict) else ()
+    if not tensors or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors):
+        raise UserError("path", path, "is not the state dict of a network: names, and a tensor for each")
+    return {
+        re.sub(r"^linear\.", "fc.", name.removeprefix("module.")).replace(".shortcut.", ".downsample."): value
+        for name, value in tensors
+    }
+
+
+def load_weights(network: nn.Module, weights: Weights, path: Path) -> None:
+    """Put `weights`, read from `path`, into `network`. Raises UserError naming the first entry that does not fit."""
+    try:
+        missing, unexpected = network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:  # a line for each tensor of another shape, below a headline
+        fault = str(error).splitlines()[1].strip()
+    else:  # files from before torch 0.4.1 have no num_batches_tracked, and nothing here uses it
+        missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+        if not missing and not unexpected:
+            return
+        fault = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which the network lacks"
+    raise UserError("path", path, f"{fault}{hint(network.state_dict(), weights)}")
+
+
+def hint(own: Weights, weights: Weights) -> str:
+    """What to change in the overrides, as far as the names in the network's `own` state dict and in the file show."""
+    first_stage = re.compile(r"layer1\.\d+\.conv1\.weight")  # of n blocks, and the depth is 6n + 2
+    depth, own_depth = (6 * sum(bool(first_stage.match(name)) for name in names) + 2 for names in (weights, own))
+    if depth not in (own_depth, 2):
+        return f"; it looks like model.depth={depth}, not {own_depth}"
+    projects, own_projects = (any("downsample" in name for name in names) for names in (weights, own))
+    if projects == own_projects:
+        return ""
+    kind = "weights: shortcut=B, C or avgpool" if projects else "no weights: shortcut=A, or model.residual=false"
+    return f"; its shortcuts have {kind}"

@@ -43,7 +43,6 @@ class Evaluator:
         self.replayed = Replayed(capture)
 
     def run(self) -> None:
-        """Start the evaluation on the device."""
         self.replayed(self.device_run)
 
     def device_run(self) -> None:
@@ -61,7 +60,6 @@ class Evaluator:
         self.network.train(training)
 
     def result(self) -> Evaluation:
-        """What the last `run` measured."""
         count, confusion = len(self.images), self.confusion.to("cpu", copy=True)
         wrong = count - int(confusion.diagonal().sum())
         return Evaluation(float(self.loss) / count, 100 * wrong / count, confusion)

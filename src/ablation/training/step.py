@@ -171,7 +171,6 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`."""
         self.step, self.steps_summed = state["step"], state["steps_summed"]
         for total, saved in zip(self.sums, state["sums"], strict=True):
             total.copy_(saved)
