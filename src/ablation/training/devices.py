@@ -38,10 +38,8 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 def device_name(device: torch.device) -> str:
     """What the maker calls it, for the record."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "mps":
-        return "Apple GPU"
+    if device.type != "cpu":
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else "Apple GPU"
     try:
         with open("/proc/cpuinfo") as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -24,23 +24,22 @@ class Evaluation:
     confusion: Tensor
 
 
+@dataclass(eq=False, repr=False)
 class Evaluator:
     """Evaluates a network on one set, which is kept on the device; `result` waits for what `run` has started."""
 
-    def __init__(
-        self,
-        network: Network,
-        images: Images,
-        normalization: Normalization,
-        autocast: torch.autocast,
-        capture: Capture | None = None,
-    ) -> None:
-        self.network, self.normalization, self.autocast = network, normalization, autocast
-        device, classes = normalization.mean.device, network.fc.out_features
-        self.images = Images(images.images.to(device), images.labels.to(device))
+    network: Network
+    images: Images
+    normalization: Normalization
+    autocast: torch.autocast
+    capture: Capture | None = None
+
+    def __post_init__(self) -> None:
+        device, classes = self.normalization.mean.device, self.network.fc.out_features
+        self.images = Images(self.images.images.to(device), self.images.labels.to(device))
         self.loss = torch.zeros((), device=device)
         self.confusion = torch.zeros(classes, classes, dtype=torch.int64, device=device)
-        self.replayed = Replayed(capture)
+        self.replayed = Replayed(self.capture)
 
     def run(self) -> None:
         self.replayed(self.device_run)

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-WARMUP_WINDOW = 100
-"""Batches over which the training error of the warm-up rule is averaged."""
+WARMUP_WINDOW = 100  # batches over which the training error of the warm-up rule is averaged
 
 
 class Schedule(nn.Module):
