@@ -11,6 +11,7 @@ python src/evaluate.py resnet20.th model=resnet20 shortcut=A shortcut.zeros=spli
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--matrix", action="store_true", help="print the whole confusion matrix")
     parser.add_argument("--output", type=Path, help="write the result: .json everything, .csv the confusion matrix")
     options = parser.parse_intermixed_args(arguments)
+    mean, std = options.mean, options.std
+    if (mean is None) != (std is None):
+        raise UserError("--mean", mean, "--mean and --std go together")
+    if mean and not (all(0 <= m <= 1 for m in mean) and all(0 < s <= 1 for s in std)):
+        allowed = "must be from 0 to 1, and --std above 0: pixels run from 0 to 1 here (divide by 255)"
+        raise UserError("--mean and --std", f"{mean}, {std}", allowed)
+    if mean and os.path.isdir(options.path):
+        raise UserError("--mean", mean, "is for a file of weights; a run has its own normalization")
     if options.output:
         if options.output.suffix not in (".json", ".csv") or options.output.is_dir():
             raise UserError("--output", options.output, "must be a file that ends with .json or .csv")
@@ -38,7 +47,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Evaluate as the command line asks."""
     options = parse(sys.argv[1:])
     from ablation.evaluation.evaluate import evaluate_and_show  # here, and not above: it imports torch
 

@@ -15,7 +15,7 @@ from torchvision import transforms
 from torchvision.transforms import functional as transform
 
 from ablation.benchmark import contenders as measuring
-from ablation.benchmark.profiling import bytes_per_step
+from ablation.benchmark.measure import bytes_per_step
 from ablation.data import Images
 from ablation.networks.resnet import Network
 

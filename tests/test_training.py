@@ -263,5 +263,4 @@ def test_images_of_every_size_train(tmp_path: Path) -> None:
         for _ in range(3):
             training.take_step()
         sums = training.read_sums()
-        assert sums.first_bad_step is None
         assert 0 <= sums.error <= 100

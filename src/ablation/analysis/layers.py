@@ -3,7 +3,7 @@
 Both are measured in float32 (no TF32 on a GPU), on a copy of the network, so that measuring changes nothing.
 """
 
-from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from ablation.training.evaluation import batches
 RESPONSE_IMAGES = 2000
 GRADIENT_IMAGES = 256
 
+float32 = partial(torch.backends.cudnn.flags, enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+"""A context with convolutions as exact as float32 allows, and the same at every call."""
+
 
 def response_stds(network: nn.Module, train: Images, normalization: Normalization) -> dict[str, float]:
     """Layer name -> standard deviation of its response: after batch norm, before ReLU and addition (Figure 7).
@@ -28,18 +31,18 @@ def response_stds(network: nn.Module, train: Images, normalization: Normalizatio
 
     def add_to(name: str, output: Tensor) -> None:
         # torch adds up in pairs, so float32 is exact to 1e-7; in float64 this took as long as the forward pass
-        sums = torch.stack([output.sum(), output.square().sum()]).cpu().double()
-        moments[name] = moments.get(name, 0) + torch.cat([torch.tensor([float(output.numel())]).double(), sums])
+        added = [output.numel(), float(output.sum()), float(output.square().sum())]
+        moments[name] = moments.get(name, 0) + torch.tensor(added, dtype=torch.float64)
 
     for name, _, norm in layers_3x3(twin):
         norm.register_forward_hook(lambda _module, _inputs, output, name=name: add_to(name, output))
     with torch.no_grad(), float32():
         for batch, _ in batches(train[:RESPONSE_IMAGES], normalization.mean.device):
             twin(normalization(batch))
-    stds = {}
-    for name, (count, total, squares) in moments.items():
-        stds[name] = float((squares / count - (total / count) ** 2).clamp(min=0).sqrt())
-    return stds
+    return {
+        name: float((squares / count - (total / count) ** 2).clamp(min=0).sqrt())
+        for name, (count, total, squares) in moments.items()
+    }
 
 
 def gradient_norms(network: nn.Module, train: Images, normalization: Normalization) -> dict[str, float]:
@@ -55,8 +58,3 @@ def gradient_norms(network: nn.Module, train: Images, normalization: Normalizati
         F.cross_entropy(twin(normalization(images)), labels).backward()
     layers = [(name, convolution.weight.grad) for name, convolution, _ in layers_3x3(twin)]
     return {name: float(gradient.norm()) for name, gradient in layers if gradient is not None}
-
-
-def float32() -> AbstractContextManager[None]:
-    """Convolutions as exact as float32 allows, and the same at every call."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

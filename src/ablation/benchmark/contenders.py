@@ -22,7 +22,7 @@ from ablation.runs.build import build_network, build_training
 from ablation.training import devices
 from ablation.training.cuda_graph import CALLS_BEFORE_CAPTURE
 
-Contender = Callable[[int], None]  # takes so many optimization steps
+Contender = Callable[[], object]  # takes the optimization steps of a round
 
 
 class Project:
@@ -30,12 +30,11 @@ class Project:
 
     def __init__(self, config: Config, splits: Splits, device: torch.device) -> None:
         self.deterministic, self.stream = config.trainer.deterministic, devices.own_stream(device)
-        self.precision = devices.pick_precision(config.trainer.precision, device)
-        devices.set_deterministic(self.deterministic)
         normalization = data.fit_normalization(config.data.normalization, splits.train)
+        precision = devices.pick_precision(config.trainer.precision, device)
         with self.stream:
             self.fused = fusible(config.trainer.fused, device)
-            self.training = build_training(config, splits, normalization, device, self.precision)
+            self.training = build_training(config, splits, normalization, device, precision)
         if self.fused:
             fuse(self.training.network)
 
@@ -68,7 +67,7 @@ def usual_script(config: Config, splits: Splits, device: torch.device, workers: 
         dataset, size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=pin
     )
 
-    def epoch(_steps: int) -> None:
+    def epoch() -> None:
         devices.set_deterministic(False)
         network.train()
         total = correct = 0.0
@@ -90,7 +89,7 @@ def in_turn(contenders: Mapping[str, Contender], device: torch.device, rounds: i
 
     def seconds(take: Contender) -> float:
         start = time.perf_counter()
-        take(steps)
+        take()
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
         return time.perf_counter() - start

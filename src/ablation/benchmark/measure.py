@@ -9,9 +9,12 @@ from tempfile import TemporaryDirectory, mkdtemp
 
 import pandas as pd
 import torch
+from torch import Tensor, nn
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.nn.modules.module import register_module_forward_hook
+from torch.profiler import ProfilerActivity, profile
 
-from ablation.benchmark.contenders import Contender, Project, compared, in_turn, take, usual_script
-from ablation.benchmark.profiling import memory_floor, operations
+from ablation.benchmark.contenders import Project, compared, in_turn, take, usual_script
 from ablation.config import compose
 from ablation.config.schema import ROOT, Config
 from ablation.data import Images, Splits
@@ -24,7 +27,14 @@ from ablation.tracking.tracker import finish
 from ablation.training import devices
 
 STEPS = {"cuda": 200, "cpu": 8, "mps": 50}  # a round
-WHOLE_RUNS = {"cuda": 6400}  # steps of a whole run: a tenth of the paper's, where that is a matter of seconds
+WHOLE_RUN = {"cuda": 6400, "cpu": 0, "mps": 0}  # steps: a tenth of the paper's, where that is a matter of seconds
+
+PASSES = 16
+"""How often a step must read or write the output of a convolution, once each unless said otherwise.
+
+forward: convolution in, out; batch norm's moments in; normalization in, out. backward: batch norm's sums in (3: input,
+output, gradient), its gradient in (3), out; the convolution's gradient in the input in, out, in the weights in (2).
+"""
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -38,26 +48,27 @@ def measure(options: argparse.Namespace) -> None:
     splits = load_data(config) if real else noise()
     default = Project(config, splits, device)
     reference = Project(composed(options, "trainer=reference"), splits, device)
-    contenders: dict[str, Contender] = {"default": partial(take, [default]), "reference": partial(take, [reference])}
-    contenders["usual script"] = usual_script(config, splits, device, options.workers, steps)
+    timed = {"default": partial(take, [default], steps), "reference": partial(take, [reference], steps)}
+    contenders = timed | {"usual script": usual_script(config, splits, device, options.workers, steps)}
     if device.type == "cuda":
-        contenders["not fused"] = partial(take, [Project(composed(options, "trainer.fused=false"), splits, device)])
+        not_fused = Project(composed(options, "trainer.fused=false"), splits, device)
+        contenders["not fused"] = partial(take, [not_fused], steps)
     rates = in_turn(contenders, device, options.rounds, steps)
     speeds = compared(rates, batch, batch * rates["usual script"])
-    where = environment(device, default.precision, default.fused, False)
+    where = environment(device, default.training.precision, default.fused, False)
     about = f"{options.model}, batch {batch}, {options.rounds} rounds of {steps} steps; {where['device_name']}, "
     about += f"{where['threads']} threads, {where['precision']}, torch {where['torch']}, commit {where['git_commit']}"
     show(about, speeds, "trainer")
     result = {"model": options.model, "data": source, "batch_size": batch, "rounds": options.rounds, "steps": steps}
     result |= {"environment": where, "contenders": speeds.to_dict("index"), "steps_per_second": rates.to_dict("list")}
-    if whole := WHOLE_RUNS.get(device.type, 0) if options.whole_runs is None else options.whole_runs:
+    if whole := WHOLE_RUN[device.type] if options.whole_runs is None else options.whole_runs:
         runs = whole_runs(config, device, options.rounds, whole)
         show(f"{whole} steps on {config.data.name}", runs, "")
         result["whole_runs"] = {"steps": whole, "data": config.data.name, **runs.to_dict("index")}
     if device.type == "cuda":
         sizes = sorted({1, *options.gangs})
         members = [default, *(Project(config, splits, device) for _ in range(sizes[-1] - 1))]
-        gangs = {f"{size} at once": partial(take, members[:size]) for size in sizes}
+        gangs = {f"{size} at once": partial(take, members[:size], steps) for size in sizes}
         gang_rates = in_turn(gangs, device, options.rounds, steps)
         gang_speeds = compared(gang_rates, batch * pd.Series(sizes, list(gangs)), batch * gang_rates["1 at once"])
         show("Networks at once, a stream each; ratio to one", gang_speeds, "gang")
@@ -94,12 +105,12 @@ def whole_runs(config: Config, device: torch.device, rounds: int, steps: int) ->
     trainer = replace(config.trainer, evaluate_every=half, checkpoint_every=half, progress=True)
     config = replace(config, trainer=trainer, schedule=replace(config.schedule, steps=steps))
 
-    def whole(_steps: int) -> None:
+    def whole() -> None:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             outcome = run(replace(config, results=mkdtemp(dir=results)))
         assert outcome.state == "done", outcome.message
 
-    def alone(_steps: int) -> None:
+    def alone() -> None:
         splits = load_data(config)
         project, test = Project(config, splits, device), splits.test
         for step, images in ((half, test), (steps, test), (steps, test), (steps, splits.train)):
@@ -113,3 +124,45 @@ def whole_runs(config: Config, device: torch.device, rounds: int, steps: int) ->
         finish()  # the tracker's process, before the folder goes
     batch = config.data.batch_size
     return compared(rates, batch, batch * rates["its steps alone"])
+
+
+def operations(project: Project, device: torch.device, steps: int = 3) -> pd.DataFrame:
+    """Percent of the time and calls a step of each operation: on a GPU of each kernel, on a CPU without callees."""
+    on_gpu = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities) as profiled:
+        take([project], steps)
+        with project.stream:
+            project.training.read_sums()  # waits for the device
+    events = profiled.key_averages()
+    if on_gpu:  # kernels, not what launched them
+        events = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
+    spent = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    rows = [(event.key[:70], getattr(event, spent), event.count / steps) for event in events]
+    shares = pd.DataFrame(rows, columns=["operation", "percent", "calls_per_step"]).groupby("operation").sum()
+    shares["percent"] *= 100 / shares["percent"].sum()
+    return shares.sort_values("percent", ascending=False)
+
+
+def memory_floor(project: Project, images: Tensor, seconds: float, device: torch.device) -> dict[str, float]:
+    """The share of a step of `seconds` that moving its bytes alone takes; `images`: a batch, uint8."""
+    from torch.utils.benchmark import Timer  # here, and not above: without a GPU it warns
+
+    normalized = project.training.normalization(images.to(device))
+    moved = bytes_per_step(project.training.network, normalized, 2 if project.training.precision == "bfloat16" else 4)
+    source = torch.empty(1 << 32, dtype=torch.uint8, device=device)
+    copy = Timer("target.copy_(source)", globals={"source": source, "target": torch.empty_like(source)})
+    bandwidth = 2 * len(source) / copy.timeit(10).mean
+    share = 100 * moved / bandwidth / seconds
+    return {"bytes_per_step": moved, "copy_bytes_per_second": bandwidth, "floor_share_percent": share}
+
+
+def bytes_per_step(network: nn.Module, images: Tensor, itemsize: int) -> int:
+    """The bytes that a step must move if nothing stays in a cache; images count for little and are left out."""
+    sizes: dict[nn.Module, int] = {}
+    with torch.no_grad(), register_module_forward_hook(lambda module, _, y: sizes.update({module: y.numel()})):
+        network.eval()(images)
+    network.train()
+    outputs = sum(size for module, size in sizes.items() if isinstance(module, nn.BatchNorm2d))
+    weights = sum(p.numel() for p in network.parameters())
+    return PASSES * outputs * itemsize + 6 * 4 * weights  # weight, momentum and gradient, in and out

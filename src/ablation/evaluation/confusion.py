@@ -30,7 +30,6 @@ def confused_pairs(confusion: pd.DataFrame) -> pd.DataFrame:
 
 
 def off_diagonal(confusion: pd.DataFrame) -> pd.DataFrame:
-    """The mistakes: `confusion` with zeros on the diagonal."""
     return confusion.mask(np.eye(len(confusion), dtype=bool), 0)
 
 

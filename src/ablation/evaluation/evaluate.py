@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from typing import Any
 import pandas as pd
 import torch
 import yaml
+from torch import Tensor, nn
 
 from ablation import data
 from ablation.config import compose
 from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.evaluation.confusion import by_class, show_confusion
-from ablation.evaluation.weights import Weights, load_weights, read_weights
 from ablation.networks.resnet import parameter_count
 from ablation.runs.build import build_network
 from ablation.runs.environment import environment
@@ -30,10 +31,12 @@ from ablation.runs.record import checkpoints
 from ablation.runs.record.files import write_atomically
 from ablation.runs.record.record import read as read_record
 from ablation.training import devices
-from ablation.training.evaluation import evaluate
+from ablation.training.evaluation import Evaluator
 
 RUN_KEYS = ("data.root", "trainer.device", "trainer.precision")  # may differ from the run when it is evaluated
 NEAR_CHANCE = 0.9  # share of chance's error, or of the images taken for one class, from which a result is suspicious
+
+Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,12 @@ class Trained:
 
 def evaluate_and_show(options: argparse.Namespace) -> None:
     """Evaluate as the options of src/evaluate.py ask. Raises UserError before anything is printed or written."""
-    path, normalization = options.path, given_normalization(options.mean, options.std)
-    is_run = os.path.isdir(path)  # Path.is_dir raises for a name that is too long
-    if is_run and normalization:
-        raise UserError("--mean", options.mean, "is for a file of weights; a run has its own normalization")
-    trained = (from_run if is_run else from_file)(path, options.overrides)
-    confusion, result = measure(trained, path, normalization)
+    if os.path.isdir(options.path):  # Path.is_dir raises for a name that is too long
+        trained = from_run(options.path, options.overrides)
+    else:  # float32, as published numbers are: akamaster's ResNet-56 has 6.61 % as published, but 6.54 % in bfloat16
+        config = compose.compose(["trainer.precision=float32", *options.overrides])
+        trained = Trained(read_weights(options.path), config)
+    confusion, result = measure(trained, options)
     config, where, output = trained.config, result["environment"], options.output
     kind = f"residual, shortcut {config.shortcut['name']}" if config.model.residual else "plain"
     print(f"{result['name']}: {config.model.depth} layers, {kind}, {where['parameters']:,} parameters")
@@ -68,18 +71,6 @@ def evaluate_and_show(options: argparse.Namespace) -> None:
         text = confusion.to_csv(index_label="true") if output.suffix == ".csv" else json.dumps(result, indent=1)
         write_atomically(output, lambda file: file.write(text.encode()))
         print(f"written: {output}")
-
-
-def given_normalization(mean: list[float] | None, std: list[float] | None) -> data.Normalization | None:
-    """The normalization by channel with this `mean` and `std`, or None if neither is given."""
-    if mean is None and std is None:
-        return None
-    if mean is None or std is None:
-        raise UserError("--mean", mean, "--mean and --std go together")
-    if not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
-        allowed = "must be from 0 to 1, and --std above 0: pixels run from 0 to 1 here (divide by 255)"
-        raise UserError("--mean and --std", f"{mean}, {std}", allowed)
-    return data.Normalization(torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1))
 
 
 def from_run(folder: Path, overrides: list[str]) -> Trained:
@@ -106,13 +97,11 @@ def from_run(folder: Path, overrides: list[str]) -> Trained:
 
 
 def from_unfinished_run(folder: Path, changes: dict[str, str]) -> Trained:
-    """The newest checkpoint of a run without a record."""
     try:
-        saved = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        saved = None
-    if not isinstance(saved, dict):
-        raise UserError("path", folder, "is no run's folder: it has neither record.json nor a whole config.yaml")
+        saved = dict(yaml.safe_load((folder / "config.yaml").read_text()))
+    except (OSError, TypeError, ValueError, yaml.YAMLError):
+        allowed = "is no run's folder: it has neither record.json nor a whole config.yaml"
+        raise UserError("path", folder, allowed) from None
     config, state = compose.from_dict(saved, changes), checkpoints.load(folder, print)
     if state is None:
         raise UserError("path", folder, "is not finished and has no checkpoint yet")
@@ -120,26 +109,25 @@ def from_unfinished_run(folder: Path, changes: dict[str, str]) -> Trained:
     return Trained(state["training"]["network"], config, note)
 
 
-def from_file(path: Path, overrides: list[str]) -> Trained:
-    """The state dict in the file at `path`, for the network that the overrides of conf/ name."""
-    # In float32, as published numbers are: akamaster's ResNet-56 has 6.61 % as published, but 6.54 % in bfloat16.
-    return Trained(read_weights(path), compose.compose(["trainer.precision=float32", *overrides]))
-
-
-def measure(trained: Trained, path: Path, given: data.Normalization | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+def measure(trained: Trained, options: argparse.Namespace) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The confusion matrix on the test set, and the result as it is written to a JSON file."""
-    config = trained.config
+    config, path = trained.config, options.path
     device = devices.pick_device(config.trainer.device)
     precision = devices.pick_precision(config.trainer.precision, device)
     devices.set_deterministic(config.trainer.deterministic)
     splits = data.load(config.data.name, config.data_root, config.data.validation, config.data.split_seed)
     if trained.record and splits.checksum != trained.record["data"]["checksum"]:
         raise UserError("data.root", config.data_root, "its data is not what this run was trained on")
-    normalization = given or data.fit_normalization(config.data.normalization, splits.train)
+    if options.mean:
+        normalization = data.Normalization(*(torch.tensor(v).view(3, 1, 1) for v in (options.mean, options.std)))
+    else:
+        normalization = data.fit_normalization(config.data.normalization, splits.train)
     network = build_network(config, len(splits.classes), device)
     load_weights(network, trained.weights, path)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    found = evaluate(network, splits.test, normalization.to(device), autocast)
+    evaluator = Evaluator(network, splits.test, normalization.to(device), autocast)
+    evaluator.run()
+    found = evaluator.result()
     confusion = pd.DataFrame(found.confusion.numpy(), splits.classes, splits.classes)
     where = environment(device, precision, False, config.trainer.deterministic)
     return confusion, {
@@ -169,3 +157,56 @@ def remark(record: dict[str, Any] | None, confusion: pd.DataFrame, error: float)
     most = f"{100 * predicted.max():.0f} % of the images are taken for {predicted.idxmax()}"
     check = "check --mean and --std or data.normalization, shortcut= and shortcut.zeros="
     return f"suspicious: chance has an error of {chance:.0f} %, and {most}: {check}"
+
+
+def read_weights(path: Path) -> Weights:
+    """The state dict in `path`: a run's weights.pt or checkpoint, or another project's of the same network.
+
+    Others' names become torchvision's: `module.` is DataParallel's, `linear` and `shortcut` are akamaster's. Only
+    tensors are read (`weights_only=True`): a downloaded file runs no code. Raises UserError.
+    """
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
+        raise UserError("path", path, "no such file or folder; the runs are under results/runs")
+    try:
+        try:
+            content = checkpoints.read(path)["training"]["network"]
+        except ValueError:  # no checkpoint of a run
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises a dozen kinds, with pages of advice on how to let the file run code
+        allowed = "cannot be read: it is damaged, not a PyTorch file, or holds code; torch.save a state dict alone"
+        raise UserError("path", path, allowed) from None
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    tensors = content.items() if isinstance(content, dict) else ()
+    if not tensors or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors):
+        raise UserError("path", path, "is not the state dict of a network: names, and a tensor for each")
+    return {
+        re.sub(r"^linear\.", "fc.", name.removeprefix("module.")).replace(".shortcut.", ".downsample."): value
+        for name, value in tensors
+    }
+
+
+def load_weights(network: nn.Module, weights: Weights, path: Path) -> None:
+    """Put `weights`, read from `path`, into `network`. Raises UserError naming the first entry that does not fit."""
+    try:
+        missing, unexpected = network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:  # a line for each tensor of another shape, below a headline
+        fault = str(error).splitlines()[1].strip()
+    else:  # files from before torch 0.4.1 have no num_batches_tracked, and nothing here uses it
+        missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+        if not missing and not unexpected:
+            return
+        fault = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which the network lacks"
+    raise UserError("path", path, f"{fault}{hint(network.state_dict(), weights)}")
+
+
+def hint(own: Weights, weights: Weights) -> str:
+    """What to change in the overrides, as far as the names in the network's `own` state dict and in the file show."""
+    first_stage = re.compile(r"layer1\.\d+\.conv1\.weight")  # of n blocks, and the depth is 6n + 2
+    depth, own_depth = (6 * sum(bool(first_stage.match(name)) for name in names) + 2 for names in (weights, own))
+    if depth not in (own_depth, 2):
+        return f"; it looks like model.depth={depth}, not {own_depth}"
+    projects, own_projects = (any("downsample" in name for name in names) for names in (weights, own))
+    if projects == own_projects:
+        return ""
+    kind = "weights: shortcut=B, C or avgpool" if projects else "no weights: shortcut=A, or model.residual=false"
+    return f"; its shortcuts have {kind}"

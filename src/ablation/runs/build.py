@@ -41,25 +41,17 @@ def build_training(
 ) -> Training:
     """Network, optimizer, schedule and loop of `config`, freshly initialised from its seed."""
     network = build_network(config, len(splits.classes), device)
-    rate = config.optimizer["lr"]
-    schedule = build_schedule(lr=rate, device=device, **without_name(config.schedule))
+    schedule = build_schedule(lr=config.optimizer["lr"], device=device, **without_name(config.schedule))
     fast = fast_arguments(get_object(config.optimizer["_target_"]), device)
     factory = targets.target("optimizer", config.optimizer | fast, given=1)
-    scope = config.optimizer.get("weight_decay_scope", "all")
+    optimizer = build_optimizer(factory, network, config.optimizer.get("weight_decay_scope", "all"), schedule.rate)
+    augmentation = Augmentation(**without_name(config.augmentation))
+    capture = cuda_graph if device.type == "cuda" and not config.trainer.deterministic else None
+    batch_size, seed = config.data.batch_size, config.seed
     return Training(
-        network,
-        build_optimizer(factory, network, scope, schedule.rate),
-        schedule,
-        splits.train,
-        normalization,
-        Augmentation(**without_name(config.augmentation)),
-        config.data.batch_size,
-        config.seed,
-        precision,
-        cuda_graph if device.type == "cuda" and not config.trainer.deterministic else None,
+        network, optimizer, schedule, splits.train, normalization, augmentation, batch_size, seed, precision, capture
     )
 
 
 def without_name(group: Any) -> dict[str, Any]:
-    """The keys and values of a group of the configuration, but for its `name`."""
     return {key: value for key, value in vars(group).items() if key != "name"}

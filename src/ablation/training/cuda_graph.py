@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import torch
 
+from ablation.errors import first_line
+
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 """Takes a function and returns one that does the same: `cuda_graph`."""
 
@@ -18,7 +20,6 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
     Raises RuntimeError if `function` asks something of the host.
     """
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-    collecting = gc.isenabled()
     gc.collect()
     gc.disable()  # collecting the graph of an earlier run would break a capture
     try:
@@ -26,8 +27,7 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             function()
     finally:
-        if collecting:
-            gc.enable()
+        gc.enable()
     return graph.replay
 
 
@@ -49,8 +49,7 @@ class Replayed:
                 self.replay = self.capture(function)
             except RuntimeError as error:
                 self.capture = None
-                fault = error.__context__ or error  # the error of the broken capture hides what broke it
-                reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+                reason = first_line(error.__context__ or error)  # a broken capture's error hides what broke it
                 print(f"no CUDA graph, going on with one kernel at a time: {reason}", flush=True)
         self.calls += 1
         (self.replay or function)()

@@ -9,9 +9,7 @@ from ablation.errors import UserError
 
 # Set at import because CUDA reads both once, when it starts. What the user has set stays.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
-os.environ.setdefault(
-    "CUDA_DEVICE_MAX_CONNECTIONS", "32"
-)  # by default torch's 32 streams share 8 queues: runs would wait
+os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # torch's 32 streams would share 8 queues, and runs wait
 
 
 def pick_device(name: str, key: str = "trainer.device") -> torch.device:
@@ -32,20 +30,16 @@ def pick_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     if device.type == "cuda":
-        supported = torch.cuda.get_device_capability(device) >= (8, 0)
-    elif device.type == "cpu":
-        supported = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        supported = False
-    return "bfloat16" if supported else "float32"
+        fast = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return "bfloat16" if fast else "float32"
 
 
 def device_name(device: torch.device) -> str:
     """What the maker calls it, for the record."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "mps":
-        return "Apple GPU"
+    if device.type != "cpu":
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else "Apple GPU"
     try:
         with open("/proc/cpuinfo") as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

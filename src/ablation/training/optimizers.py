@@ -35,14 +35,9 @@ def build_optimizer(factory: Callable[..., Optimizer], network: nn.Module, scope
     optimizer = factory(groups)
     # The first steps run uncaptured on purpose (`cuda_graph.Replayed`).
     warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
-    use_rate(optimizer, rate)
-    return optimizer
-
-
-def use_rate(optimizer: Optimizer, rate: Tensor) -> None:
-    """Make every group read `rate`."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+    return optimizer
 
 
 def load_state(optimizer: Optimizer, state: dict[str, Any], rate: Tensor) -> None:
@@ -52,7 +47,8 @@ def load_state(optimizer: Optimizer, state: dict[str, Any], rate: Tensor) -> Non
         for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
     ]
     optimizer.load_state_dict(state | {"param_groups": groups})
-    use_rate(optimizer, rate)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def fast_arguments(constructor: Callable[..., Optimizer], device: torch.device) -> dict[str, bool]:

@@ -7,12 +7,12 @@ device, so that a step asks nothing of the host and can be part of a CUDA graph.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-WARMUP_WINDOW = 100
-"""Batches over which the training error of the warm-up rule is averaged."""
+WARMUP_WINDOW = 100  # batches over which the training error of the warm-up rule is averaged
 
 
 class Schedule(nn.Module):
@@ -33,11 +33,11 @@ class Schedule(nn.Module):
 
     def begin(self) -> None:
         """Set `rate` for the coming step."""
-        self.rate.copy_(self.table.take(self.step))  # table[step] would ask the host
+        self.rate.copy_(self.rate_at(self.step))
 
-    def rate_at(self, step: int) -> float:
-        """The rate of one of the last steps, for a message; waits for the device."""
-        return float(self.table[step])
+    def rate_at(self, step: Tensor | int) -> Tensor:
+        """The rate of the coming step, or of one of the last steps, on the device."""
+        return self.table.take(torch.as_tensor(step, device=self.table.device))  # table[step] would ask the host
 
     def end(self, error: Tensor) -> None:
         """Count the step; `error` is its batch's error, a fraction, on the device."""
@@ -63,11 +63,8 @@ class WarmUp(Schedule):
         self.register_buffer("recent", torch.ones(WARMUP_WINDOW, device=device))  # batches not seen yet count as wrong
         self.register_buffer("warm", torch.zeros((), dtype=torch.bool, device=device))
 
-    def begin(self) -> None:
-        self.rate.copy_(torch.where(self.warm, self.table.take(self.step), self.warmup_lr))
-
-    def rate_at(self, step: int) -> float:
-        return super().rate_at(step) if self.warm else float(self.warmup_lr)
+    def rate_at(self, step: Tensor | int) -> Tensor:
+        return torch.where(self.warm, super().rate_at(step), self.warmup_lr)
 
     def end(self, error: Tensor) -> None:
         self.recent.index_copy_(0, (self.step % WARMUP_WINDOW).view(1), error.view(1).to(self.recent))
@@ -104,22 +101,8 @@ class Plateau(Schedule):
         self.table.fill_(self.lr)
 
 
-def build_schedule(
-    kind: str,
-    lr: float,
-    steps: int,
-    device: torch.device,
-    *,
-    milestones: Sequence[float],
-    factor: float,
-    warmup_lr: float | None,
-    warmup_error: float,
-    peak: float,
-    patience: int,
-    min_delta: float,
-    min_lr: float,
-) -> Schedule:
-    """The schedule of `steps` steps with the highest rate `lr`; of the other keys of conf/schedule, those of its kind.
+def build_schedule(kind: str, lr: float, steps: int, device: torch.device, **plan: Any) -> Schedule:
+    """The schedule of `steps` steps with the highest rate `lr`; of `plan`, conf/schedule's other keys, its kind's.
 
     multistep: times `factor` at each of the `milestones`, fractions of `steps`; `WarmUp` if `warmup_lr` is given
     cosine:    half a cosine from `lr` at the first step towards zero behind the last (Loshchilov & Hutter 2016, eq. 5)
@@ -127,14 +110,14 @@ def build_schedule(
     plateau:   `Plateau`
     """
     if kind == "plateau":
-        return Plateau(lr, steps, device, factor, patience, min_delta, min_lr)
+        return Plateau(lr, steps, device, **{key: plan[key] for key in ("factor", "patience", "min_delta", "min_lr")})
     if kind == "cosine":
         return Schedule([lr * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)], device)
     if kind == "onecycle":
-        top = min(max(round(peak * steps), 1), steps)
+        top = min(max(round(plan["peak"] * steps), 1), steps)
         down = [lr * (steps - step) / (steps - top + 1) for step in range(top, steps)]
         return Schedule([*(lr * (step + 1) / top for step in range(top)), *down], device)
     assert kind == "multistep", kind
-    drops = [round(milestone * steps) for milestone in milestones]
-    table = [lr * factor ** sum(step >= drop for drop in drops) for step in range(steps)]
-    return Schedule(table, device) if warmup_lr is None else WarmUp(table, device, warmup_lr, warmup_error)
+    drops, warmup_lr = [round(milestone * steps) for milestone in plan["milestones"]], plan["warmup_lr"]
+    table = [lr * plan["factor"] ** sum(step >= drop for drop in drops) for step in range(steps)]
+    return Schedule(table, device) if warmup_lr is None else WarmUp(table, device, warmup_lr, plan["warmup_error"])

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from ablation.data import Images, Normalization
 from ablation.data.augmentation import Augmentation
+from ablation.networks.resnet import Network
 from ablation.training.cuda_graph import Capture, Replayed
 from ablation.training.evaluation import Evaluation, Evaluator
 from ablation.training.optimizers import l2_penalty, load_state
@@ -32,49 +33,41 @@ class Sums:
     error: float
     objective: float
     """The loss with its L2 term, where the schedule watches it; else the loss."""
-    first_bad_step: int | None
-    """The step at which the loss was first not finite."""
 
 
+@dataclass(eq=False, repr=False)
 class Training:
     """A network, its optimizer and schedule, and the training set on their device; `step` counts the steps taken."""
 
-    def __init__(
-        self,
-        network: nn.Module,
-        optimizer: Optimizer,
-        schedule: Schedule,
-        train: Images,
-        normalization: Normalization,
-        augmentation: Augmentation,
-        batch_size: int,
-        seed: int,
-        precision: str,
-        capture: Capture | None = None,
-    ) -> None:
-        """`capture` makes the step, and the evaluation, a CUDA graph; without it every operation is launched."""
-        self.network, self.optimizer, self.schedule = network, optimizer, schedule
-        self.device = schedule.rate.device
-        self.normalization, self.augmentation = normalization.to(self.device), augmentation
-        self.batch_size, self.seed = batch_size, seed
-        self.autocast = torch.autocast(self.device.type, torch.bfloat16, precision == "bfloat16", cache_enabled=False)
-        self.random_state = torch.Generator().manual_seed(seed).get_state()
-        self.steps_per_epoch = len(train) // batch_size
-        self.originals = train.images
-        self.images = train.images.to(self.device, copy=augmentation.policy is not None)
-        self.labels = train.labels.to(self.device)
-        self.order = torch.zeros(self.steps_per_epoch * batch_size, dtype=torch.int64, device=self.device)
+    network: Network
+    optimizer: Optimizer
+    schedule: Schedule
+    train: Images
+    normalization: Normalization
+    augmentation: Augmentation
+    batch_size: int
+    seed: int
+    precision: str
+    capture: Capture | None
+    """Makes the step, and the evaluation, a CUDA graph; without it every operation is launched."""
+
+    def __post_init__(self) -> None:
+        self.device = device = self.schedule.rate.device
+        self.normalization = self.normalization.to(device)
+        self.autocast = torch.autocast(device.type, torch.bfloat16, self.precision == "bfloat16", cache_enabled=False)
+        self.random_state = torch.Generator().manual_seed(self.seed).get_state()
+        self.steps_per_epoch = len(self.train) // self.batch_size
+        self.images = self.train.images.to(device, copy=self.augmentation.policy is not None)
+        self.labels = self.train.labels.to(device)
+        self.order = torch.zeros(self.steps_per_epoch * self.batch_size, dtype=torch.int64, device=device)
         self.draws: dict[str, Tensor] = {}
-        self.epoch_begun = -1
-        self.positions = torch.arange(batch_size, device=self.device)
-        self.step = self.steps_summed = 0
-        self.loss_sum, self.objective_sum = (torch.zeros((), device=self.device) for _ in range(2))
-        self.wrong = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.first_bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
+        self.positions = torch.arange(self.batch_size, device=device)
+        self.epoch_begun, self.step, self.steps_summed = -1, 0, 0
+        self.loss_sum, self.objective_sum = (torch.zeros((), device=device) for _ in range(2))
+        self.wrong, self.first_bad_step = (torch.tensor(start, device=device) for start in (0, -1))
         self.sums = [self.loss_sum, self.objective_sum, self.wrong, self.first_bad_step]
-        self.capture = capture
-        self.replayed = Replayed(capture)
-        self.evaluators: dict[int, Evaluator] = {}
+        self.replayed = Replayed(self.capture)
+        self.evaluators: dict[Images, Evaluator] = {}
 
     @property
     def epoch(self) -> float:
@@ -84,8 +77,8 @@ class Training:
     def begin_epoch(self) -> None:
         """Draw the epoch's order and augmentation from (seed, epoch) on the CPU, the same for every device."""
         self.epoch_begun = epoch = self.step // self.steps_per_epoch
-        generator = torch.Generator()
-        generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0] >> 1))
+        seed = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0] >> 1
+        generator = torch.Generator().manual_seed(int(seed))
         count, (height, width) = len(self.order), self.images.shape[-2:]
         self.order.copy_(torch.randperm(len(self.labels), generator=generator)[:count])
         for name, values in self.augmentation.draw(count, (height, width), generator).items():
@@ -93,7 +86,7 @@ class Training:
                 self.draws[name] = torch.empty_like(values, device=self.device)
             self.draws[name].copy_(values)
         if self.augmentation.policy is not None:
-            self.images.copy_(self.augmentation.policy_epoch(self.originals.to(self.device), generator))
+            self.images.copy_(self.augmentation.policy_epoch(self.train.images.to(self.device), generator))
 
     def take_step(self) -> None:
         """Take one optimisation step; begin an epoch first if one is due."""
@@ -136,14 +129,8 @@ class Training:
     def read_sums(self) -> Sums:
         """The averages over the steps since the last call (or the start); waits for the device."""
         steps = max(self.steps_summed, 1)
-        bad = int(self.first_bad_step)
-        sums = Sums(
-            steps=self.steps_summed,
-            loss=float(self.loss_sum) / steps,
-            error=100 * int(self.wrong) / (steps * self.batch_size),
-            objective=float(self.objective_sum) / steps,
-            first_bad_step=bad if bad >= 0 else None,
-        )
+        error = 100 * int(self.wrong) / (steps * self.batch_size)
+        sums = Sums(self.steps_summed, float(self.loss_sum) / steps, error, float(self.objective_sum) / steps)
         for total in (self.loss_sum, self.objective_sum, self.wrong):
             total.zero_()
         self.steps_summed = 0
@@ -156,14 +143,14 @@ class Training:
 
     def begin_evaluation(self, images: Images) -> None:
         """Start on the device what `evaluate` does, without waiting for it; `evaluation` then gives the result."""
-        if id(images) not in self.evaluators:
+        if images not in self.evaluators:
             new = Evaluator(self.network, images, self.normalization, self.autocast, self.capture)
-            self.evaluators[id(images)] = new
-        self.evaluators[id(images)].run()
+            self.evaluators[images] = new
+        self.evaluators[images].run()
 
     def evaluation(self, images: Images) -> Evaluation:
         """The result of the last evaluation begun on these images; waits for the device."""
-        return self.evaluators[id(images)].result()
+        return self.evaluators[images].result()
 
     def idle(self) -> bool:
         """Whether the device has finished the run's work, so that reading a result does not wait."""
@@ -184,7 +171,6 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`."""
         self.step, self.steps_summed = state["step"], state["steps_summed"]
         for total, saved in zip(self.sums, state["sums"], strict=True):
             total.copy_(saved)
