@@ -34,7 +34,7 @@ def slots(processes: int | None, threads: int | None, cores: int, gpus: Sequence
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, without importing torch."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; torch is not imported for it."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
