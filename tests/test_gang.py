@@ -9,24 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import runs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ablation.config import compose
 from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
 from ablation.launching import gang
 from ablation.networks import resnet as networks
 from ablation.runs.record.outcome import Outcome
-from ablation.runs.run import run, stepwise
+from ablation.runs.run import run
 from ablation.training import devices
 from ablation.training.step import Training
-
-SMALL = """
-data=digits data.batch_size=256 model.depth=8 model.width=4 schedule=onecycle schedule.steps=7 augmentation=crop_flip
-trainer.device=cpu trainer.progress=false trainer.checkpoint_every=3 tracker=disabled
-""".split()  # noqa: SIM905
 
 MEMBERS = {
     "fast": (),
@@ -46,7 +41,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def small(results: Path, *overrides: str) -> Config:
-    return compose.compose([*SMALL, f"results={results}", *overrides])
+    return runs.small(results, "schedule.steps=7", "augmentation=crop_flip", "trainer.precision=auto", *overrides)
 
 
 def seeds(count: int, *overrides: str) -> list[Config]:
@@ -72,11 +67,7 @@ def test_the_same_as_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(networks.Block, "norm_relu", staticmethod(dropping_out))
     alone = {name: run(small(tmp_path / "alone", *overrides)) for name, overrides in MEMBERS.items()}
     configs = [small(tmp_path / "gang", *overrides) for overrides in MEMBERS.values()]
-    with Interrupts() as interrupts:  # the first one is resumed within the gang, and so loads a random state
-        steps = stepwise(configs[0], interrupts)
-        for _ in range(4):
-            next(steps)
-        steps.close()
+    runs.cut_off(configs[0], after=4)  # it is resumed within the gang, and so loads a random state
     together = dict(zip(MEMBERS, gang.train(configs, at_once=4), strict=True))
     assert together["fast"].state == "resumed"
     for name in MEMBERS:

@@ -5,6 +5,7 @@ submitit are imported only when there is something to train.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -29,18 +30,13 @@ class AblationSweeper(Sweeper):
         self.params, self.arms = params or {}, arms or [[]]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Build the launcher. Raises UserError for `params` that are no mapping."""
         if not isinstance(self.params, Mapping):
             raise UserError("hydra.sweeper.params", self.params, "must be a mapping such as {model.depth: '20,32'}")
-        self.loader, self.config = hydra_context.config_loader, config
-        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+        launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+        self.start = partial(sweep, hydra_context.config_loader, config, launcher)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run every combination of the parameters and arguments with every arm; ends the program."""
-        assert self.config is not None
-        assert self.launcher is not None
-        axes = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        sweep(self.loader, self.config, self.launcher, axes, self.arms)
+        self.start([f"{key}={value}" for key, value in self.params.items()] + arguments, self.arms)
 
 
 class AblationLauncher(Launcher):
@@ -51,7 +47,6 @@ class AblationLauncher(Launcher):
         self.parameters = {k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in parameters.items()}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Raises UserError for a number that is not positive."""
         for key, or_null in POSITIVE.items():
             value = self.parameters.get(key, 1)
             if (type(value) is not int or value < 1) and not (or_null and value is None):
@@ -59,7 +54,7 @@ class AblationLauncher(Launcher):
         self.loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Compose all jobs, then train them; each returns its outcome, or None if its process was killed."""
+        """Train the jobs; each returns its outcome, or None if its process was killed."""
         configs = [compose_job(self.loader, self.config, overrides) for overrides in job_overrides]
         outcomes = import_module(f"ablation.launching.{self.module}").train(configs, **self.parameters)
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=outcome) for outcome in outcomes]

@@ -1,9 +1,8 @@
 """Several runs in one process, a step of each in turn: small networks fill a GPU together, not one after the other.
 
 One ResNet-20 keeps a fraction of a large GPU busy. Here each run has a CUDA stream of its own, and a step is the launch
-of one CUDA graph, so that one thread of the host feeds all of them. A run is the generator `runs.run.stepwise`: it has
-its own folder, record and log, its failure ends no other run, and on the CPU its result is bit-identical to that of the
-same run alone.
+of one CUDA graph, so that one thread of the host feeds all of them. A run is the generator `runs.run.stepwise`: its
+failure ends no other run, and on the CPU its result is bit-identical to that of the same run alone.
 """
 
 import gc
@@ -35,10 +34,9 @@ class Member:
     """A run that is being trained; `index` is its place among the configurations."""
 
     index: int
+    config: Config
     steps: Steps
-    device: torch.device
     stream: AbstractContextManager[object]
-    deterministic: bool
 
 
 def train(configs: Sequence[Config], at_once: int | None) -> list[Outcome]:
@@ -58,7 +56,7 @@ class Gang:
         self.interrupts = Interrupts(min(limits, default=None))
 
     def train(self) -> list[Outcome]:
-        """Take steps of the runs in turn until all have ended; returns their outcomes in the order of `configs`."""
+        """Take steps of the runs in turn until all have ended; their outcomes in the order of `configs`."""
         rounds = 0
         with self.interrupts:
             try:
@@ -78,13 +76,14 @@ class Gang:
         """Start the run that has waited longest, if there is room for it."""
         index, config = self.waiting[0]
         try:
-            device = self.emptiest(devices.pick_device(config.trainer.device), config.trainer.device)
+            device = devices.pick_device(config.trainer.device)
+            if device.type == "cuda" and config.trainer.device in ("auto", "cuda"):
+                device = min((torch.device("cuda", i) for i in range(torch.cuda.device_count())), key=self.runs_on)
             if not self.has_room(device, config):
                 return
             config = replace(config, trainer=replace(config.trainer, device=str(device)))
             steps = stepwise(config, self.interrupts, alone=self.limit(device) == 1)
-            stream = devices.own_stream(device)
-            self.members.append(Member(index, steps, device, stream, config.trainer.deterministic))
+            self.members.append(Member(index, config, steps, devices.own_stream(device)))
         except UserError as error:
             self.outcomes[index] = not_begun(error)
         self.waiting.popleft()
@@ -105,26 +104,20 @@ class Gang:
         self.members.remove(member)
         gc.collect()  # free the device memory that an exception's traceback still holds, for the next run
 
-    def emptiest(self, device: torch.device, asked: str) -> torch.device:
-        """The GPU with the fewest runs if any one was `asked` for, else `device`."""
-        if device.type != "cuda" or asked not in ("auto", "cuda"):
-            return device
-        return min((torch.device("cuda", i) for i in range(torch.cuda.device_count())), key=self.runs_on)
-
     def runs_on(self, device: torch.device) -> int:
-        """How many runs are being trained on the device."""
-        return sum(member.device == device for member in self.members)
+        return sum(member.config.trainer.device == str(device) for member in self.members)
 
     def limit(self, device: torch.device) -> int:
-        """How many runs may be on the device at once, if its memory allows."""
         return self.at_once or AT_ONCE[device.type]
 
     def has_room(self, device: torch.device, config: Config) -> bool:
         """Whether another run may start: a place, enough memory, and no member with other process-wide settings."""
-        if any(member.deterministic != config.trainer.deterministic for member in self.members):
-            return False
         present = self.runs_on(device)
-        if present == 0 or present >= self.limit(device) or device.type != "cuda" or self.at_once is not None:
-            return present < self.limit(device)
+        if present >= self.limit(device) or any(
+            member.config.trainer.deterministic != config.trainer.deterministic for member in self.members
+        ):
+            return False
+        if present == 0 or device.type != "cuda" or self.at_once is not None:
+            return True
         free, total = torch.cuda.mem_get_info(device)
         return free > 1.5 * (total - free) / present  # 1.5 times the mean of the runs there: the next may be deeper

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ablation.config.command_line import translate
 from ablation.errors import UserError
 from ablation.interrupts import asked_for
-from ablation.program import fail
+from ablation.program import USER_MISTAKE
 from ablation.runs.record.outcome import Outcome
 
 
@@ -22,16 +22,14 @@ def job(work: Callable[[], Outcome]) -> Outcome:
 
     It leaves from here, by SystemExit, because Hydra would drop the outcome and add lines of its own to an error.
     """
-    alone = HydraConfig.get().mode == RunMode.RUN
     try:
         outcome = work()
+        status = outcome.exit_status
     except (UserError, OmegaConfBaseException) as error:
-        mistake = error if isinstance(error, UserError) else translate(error)
-        if alone:
-            fail(mistake)
-        return not_begun(mistake)
-    if alone:
-        leave(outcome.exit_status)
+        outcome = not_begun(error if isinstance(error, UserError) else translate(error))
+        status = USER_MISTAKE
+    if HydraConfig.get().mode == RunMode.RUN:
+        leave(status)
     return outcome
 
 

@@ -5,6 +5,7 @@ that is killed (out of memory) takes no other with it.
 """
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -25,10 +26,7 @@ SIGNAL_CHECK_S = 0.5
 
 
 def slots(processes: int | None, threads: int | None, cores: int, gpus: Sequence[str]) -> list[dict[str, str]]:
-    """For each of the `processes` at once (None: one a GPU, else one a core) the environment variables of its place.
-
-    `threads` of each (None: the `cores` divided); the GPUs are handed out in turn.
-    """
+    """The environment variables of each of the `processes` at once (None: one a GPU, else one a core)."""
     count = processes or len(gpus) or cores
     share = str(threads or max(1, cores // count))
     places = [{"OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share} for _ in range(count)]
@@ -36,7 +34,7 @@ def slots(processes: int | None, threads: int | None, cores: int, gpus: Sequence
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, without importing torch."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; torch is not imported for it."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
@@ -44,7 +42,7 @@ def visible_gpus() -> list[str]:
         found = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [str(i) for i, _ in enumerate(line for line in found.stdout.splitlines() if line.startswith("GPU "))]
+    return re.findall(r"^GPU (\d+):", found.stdout, re.MULTILINE)
 
 
 def train(configs: Sequence[Config], processes: int | None, threads: int | None) -> list[Outcome | None]:

@@ -1,14 +1,13 @@
 """`hydra/launcher=slurm`: the runs of a sweep on a Slurm cluster, submitted by submitit.
 
-- Waiting: submitit asks accounting (sacct) about a job without a result; where there is none, it waits for a killed job
-  for ever. Here the queue is asked (squeue), which every Slurm has.
-- Leaving: at the time limit (SIGUSR2) a run writes a checkpoint and submitit requeues the job. When Slurm takes the job
-  away (SIGTERM: preemption, scontrol requeue, scancel), the run writes a checkpoint and the job ends without a result:
-  whether it is requeued is Slurm's decision.
-- One job may train several runs at once (`runs_per_job`), as a gang on its GPU.
+Waiting: submitit asks accounting (sacct), and without one waits for a killed job for ever; here the queue is asked.
+Leaving: at the time limit (SIGUSR2) a run writes a checkpoint and submitit requeues the job. When Slurm takes the job
+away (SIGTERM: preemption, scontrol requeue, scancel), the run writes a checkpoint and the job ends without a result:
+whether it is requeued is Slurm's decision.
 """
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -33,10 +32,6 @@ except ImportError:
 
 Job = submitit.Job[Any]
 
-SHARED = {"name", "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes"}
-SHARED |= {"stderr_to_stdout"}
-"""submitit's options for every kind of cluster; the others are Slurm's and get the prefix `slurm_`."""
-
 UNLISTED = "not in Slurm's queue"
 """State of a job that the queue does not list: Slurm forgets an ended job after a few minutes."""
 
@@ -45,35 +40,29 @@ ENDED |= {"PREEMPTED", "REVOKED", "TIMEOUT"}
 """States of squeue in which a job has ended, unless it is requeued a moment later."""
 
 LOOKS = 3
-"""Looks at the queue in a row that find a job ended, without a result, before it is given up: a requeue takes a moment,
-and so does a result on a network file system."""
+"""Looks in a row that find a job ended without a result before it is given up: a requeue takes a moment."""
 
-LEASE_S, RETRY_S = 180, 20
-"""For how long, and how often, a requeued job tries a run that is busy: a network file system holds the lock of a node
-that died until its lease has run out (NFS: 90 s)."""
+RETRIES, RETRY_S = 9, 20
+"""How often a requeued job tries a busy run again: a network file system holds a dead node's lock (NFS: 90 s)."""
 
 
 def train(configs: Sequence[Config], runs_per_job: int, poll_s: int, **options: Any) -> list[Outcome | None]:
-    """Submit the runs, `options` being submitit's and sbatch's, and wait; None for a run whose job left no result.
-
-    Looks at the queue every `poll_s` seconds. Raises UserError if Slurm refuses the first array of jobs.
-    """
+    """Submit the runs with submitit's `options` and wait; None for a run whose job left no result. Raises UserError."""
     batches = [list(configs[at : at + runs_per_job]) for at in range(0, len(configs), runs_per_job)]
     jobs = submit(batches, options)
     logs = jobs[0].paths.folder.parent
     print(f"Slurm: {len(jobs)} jobs of {len(configs)} runs; logs in {logs}", flush=True)
     queued = Outcome("", logs, "interrupted", "its Slurm job goes on; the same command finds what it did")
     refused = Outcome("", None, "interrupted", "Slurm did not take its job; the same command submits it")
-    outcomes: list[Sequence[Outcome | None]] = [
-        [queued if at < len(jobs) else refused] * len(batch) for at, batch in enumerate(batches)
-    ]
+    outcomes: list[Outcome | None] = [queued if i < len(jobs) * runs_per_job else refused for i in range(len(configs))]
     with Interrupts() as interrupts:
         for index, state in ends(jobs, queue, lambda: pause(poll_s, interrupts)):
-            outcomes[index] = collect(jobs[index], state) or [None] * len(batches[index])
+            own = slice(index * runs_per_job, (index + 1) * runs_per_job)
+            outcomes[own] = collect(jobs[index], state) or [None] * len(batches[index])
     if interrupts.reason:
         arrays = sorted({job.job_id.split("_")[0] for job in jobs})
         print(f"the jobs are left in Slurm's queue; to end them: scancel {' '.join(arrays)}", flush=True)
-    return [outcome for batch in outcomes for outcome in batch]
+    return outcomes
 
 
 def submit(batches: list[list[Config]], options: dict[str, Any]) -> list[Job]:
@@ -83,14 +72,14 @@ def submit(batches: list[list[Config]], options: dict[str, Any]) -> list[Job]:
     setup = [
         f"export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}:$PYTHONPATH",  # some clusters pass no environment on
         "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}",
+        *(options["setup"] or []),
     ]
-    options = options | {"setup": [*setup, *(options["setup"] or [])]}
     timeouts, logs = options.pop("max_num_timeout"), batches[0][0].results_dir / "slurm" / "%j"
     executor = submitit.AutoExecutor(logs, cluster="slurm", slurm_max_num_timeout=timeouts)
-    executor.update_parameters(**{key if key in SHARED else f"slurm_{key}": value for key, value in options.items()})
-    shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True).stdout.splitlines()
-    sizes = [int(line.split("=")[1]) for line in shown if line.startswith("MaxArraySize")]
-    size = max(1, (sizes or [1001])[0] - 1)
+    executor.update_parameters(**{f"slurm_{key}": value for key, value in (options | {"setup": setup}).items()})
+    shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True).stdout
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.MULTILINE)
+    size = max(1, int(found[1] if found else 1001) - 1)
     jobs: list[Job] = []
     for at in range(0, len(batches), size):
         try:
@@ -108,22 +97,20 @@ class SlurmJob:
     """The work of one Slurm job on its node; to requeue it, submitit needs an object with these two methods."""
 
     def __call__(self, configs: list[Config]) -> list[Outcome]:
-        """Train the runs of one batch."""
         from ablation.launching import gang  # here, and not above: it imports torch
 
-        patience = LEASE_S if int(os.environ.get("SLURM_RESTART_COUNT", 0)) else 0
+        retries = RETRIES if int(os.environ.get("SLURM_RESTART_COUNT", 0)) else 0
         with Interrupts() as interrupts:  # on leaving it, submitit's handler of SIGUSR2 requeues the job and exits
             outcomes = gang.train(configs, len(configs))
-            while patience > 0 and not interrupts.reason and any(outcome.state == "busy" for outcome in outcomes):
-                pause(RETRY_S, interrupts)
-                patience -= RETRY_S
+            while retries and any(one.state == "busy" for one in outcomes) and pause(RETRY_S, interrupts):
+                retries -= 1
                 outcomes = gang.train(configs, len(configs))
         if interrupts.signal is signal.SIGTERM:
             sys.exit(128 + signal.SIGTERM)
         return outcomes
 
     def checkpoint(self, configs: list[Config]) -> Any:
-        """What submitit submits when it requeues the job: the same call, since the runs resume by themselves."""
+        """What submitit requeues: the same call, since the runs resume by themselves."""
         return submitit.helpers.DelayedSubmission(self, configs)
 
 
@@ -139,11 +126,10 @@ def ends(
 ) -> Iterator[tuple[int, str | None]]:
     """Wait for all jobs; yield each one's index when it ends, with None if it has a result, else its last state.
 
-    A requeued job is in the queue and is waited for. While Slurm does not answer (its controller restarts), no job is
-    given up. `pause` waits between two looks and returns whether to go on.
+    While Slurm does not answer (its controller restarts), no job is given up. `pause` waits between two looks and
+    returns whether to go on.
     """
-    waiting, looks_ended = dict(enumerate(jobs)), Counter[int]()
-    shown = ""
+    waiting, looks_ended, shown = dict(enumerate(jobs)), Counter[int](), ""
     while waiting:
         states = look()
         for index, job in list(waiting.items()):
@@ -152,15 +138,17 @@ def ends(
                 looks_ended[index] = 0  # no look at the files of jobs that are alive: there may be thousands
                 continue
             looks_ended[index] += state is not None
-            result = has_result(job)
+            folder = job.paths.folder  # listing it makes a network file system look again
+            result = folder.is_dir() and job.paths.result_pickle.name in os.listdir(folder)
             if result or looks_ended[index] >= LOOKS:
                 del waiting[index]
                 yield index, None if result else state
-        counts = Counter((states or {}).get(job.job_id, UNLISTED).lower() for job in waiting.values())
-        parts = [*sorted(counts.items()), ("ended", len(jobs) - len(waiting))]
-        line = "Slurm: " + ", ".join(f"{count} {state}" for state, count in parts)
-        if states is not None and line != shown:
-            print(shown := line, flush=True)
+        if states is not None:
+            counts = Counter(states.get(job.job_id, UNLISTED).lower() for job in waiting.values())
+            parts = [*sorted(counts.items()), ("ended", len(jobs) - len(waiting))]
+            line = "Slurm: " + ", ".join(f"{count} {state}" for state, count in parts)
+            if line != shown:
+                print(shown := line, flush=True)
         if waiting and not pause():
             return
 
@@ -173,17 +161,11 @@ def pause(seconds: float, interrupts: Interrupts) -> bool:
     return not interrupts.reason
 
 
-def has_result(job: Job) -> bool:
-    """Whether the job's result is there; listing the folder makes a network file system look again."""
-    return job.paths.folder.is_dir() and job.paths.result_pickle.name in os.listdir(job.paths.folder)
-
-
 def collect(job: Job, state: str | None) -> list[Outcome | None] | None:
     """What the job returned; None if it ended in this `state` without a result, or failed outside of its runs."""
     with suppress(UncompletedJobError):
         if state is None:
-            outcomes: list[Outcome | None] = job.results()[0]
-            return outcomes
+            return job.results()[0]
     fault = f"it is {state} and left no result" if state else "it failed"
     print(f"Slurm job {job.job_id}: {fault}; log: {job.paths.stdout}", file=sys.stderr, flush=True)
     return None

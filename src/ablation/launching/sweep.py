@@ -1,6 +1,6 @@
 """Multirun: every job is checked before the first one starts; the sweep ends with a summary and an exit status.
 
-Hydra's own sweeper raises the exception of the first failed job and shows nothing of the others. Here every job has an
+Hydra's own sweeper raises the first failed job's exception and shows nothing of the others. Here every job has an
 `Outcome`; that of a killed job is read from its run's folder.
 """
 
@@ -12,20 +12,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
-import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ablation.config import compose
 from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
 from ablation.launching.job import leave
+from ablation.runs.record import status
 from ablation.runs.record.files import read_json
 from ablation.runs.record.outcome import EXIT_STATUS, Outcome
 from ablation.tracking import tracker
@@ -73,7 +73,6 @@ def axis(override: Override) -> list[str]:
 
 
 def compose_job(loader: ConfigLoader, master: DictConfig, job: Sequence[str]) -> Config:
-    """The checked configuration of a job. Raises UserError, and what Hydra raises, for a mistake in it."""
     composed = loader.load_sweep_config(master, list(job))
     with open_dict(composed):
         del composed["hydra"]
@@ -102,30 +101,27 @@ def outcome_on_disk(config: Config, began: float) -> Outcome:
     for precision in ("bfloat16", "float32") if asked == "auto" else (asked,):
         folder = config.results_dir / "runs" / f"{config.name()}-{config.identity(precision)[:8]}"
         try:
-            written = (folder / "status.json").stat().st_mtime
-            own = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["precision"] == asked
-        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # no such file, or a damaged one
+            fresh = (folder / "status.json").stat().st_mtime >= began
+            own = f" precision: {asked}\n" in (folder / "config.yaml").read_text(errors="replace")
+        except OSError:
             continue
-        if written < began or not own:
-            continue
-        status, record = read_json(folder / "status.json") or {}, read_json(folder / "record.json") or {}
-        if status.get("status") not in EXIT_STATUS:
-            return Outcome(folder.name, folder, "interrupted", "its process was killed")
-        metrics = record.get("metrics", {}) if status["status"] == "done" else {}
-        return Outcome(folder.name, folder, status["status"], status.get("message", ""), metrics)
+        if fresh and own:
+            ended = status.read(folder) or {}
+            if ended.get("status") not in EXIT_STATUS:
+                return Outcome(folder.name, folder, "interrupted", "its process was killed")
+            record = (read_json(folder / "record.json") or {}) if ended["status"] == "done" else {}
+            return Outcome(folder.name, folder, ended["status"], ended.get("message", ""), record.get("metrics", {}))
     return Outcome("", None, "failed", "its process ended before it began to train")
 
 
 def errors(outcome: Outcome) -> dict[str, float | None]:
-    """The final errors in percent; None where the run did not finish."""
     return {key: outcome.metrics.get(key) for key in ("train_error", "test_error")}
 
 
 def show_summary(outcomes: Sequence[Outcome]) -> None:
     """Print a row a job, and below it where to look for those that did not finish."""
-    table = Table("run", "state", title="Summary of the sweep", title_justify="left")
-    for title in ("train error %", "test error %"):
-        table.add_column(title, justify="right")
+    right = [Column(title, justify="right") for title in ("train error %", "test error %")]
+    table = Table("run", "state", *right, title="Summary of the sweep", title_justify="left")
     for outcome in outcomes:
         shown = ["" if error is None else f"{error:.2f}" for error in errors(outcome).values()]
         table.add_row(outcome.name, outcome.state, *shown, style=STYLES.get(outcome.state))
