@@ -13,8 +13,6 @@ from types import FrameType
 from typing import Any, ClassVar
 
 SIGNALS = tuple(s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"))
-"""Those of them that the platform has: Windows has the first two."""
-
 PROCESS_STARTED = time.monotonic()  # near enough: this module is imported before torch is
 
 
@@ -54,7 +52,6 @@ class Interrupts:
             handler(self.signal, None)
 
     def note(self, number: int, _frame: FrameType | None) -> None:
-        """The handler: remember the signal; leave at once on the second SIGINT."""
         if number == signal.SIGINT and self.signal == signal.SIGINT:
             os._exit(128 + signal.SIGINT)
         self.signal = signal.Signals(number)

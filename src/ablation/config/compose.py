@@ -66,7 +66,6 @@ def typed(*parts: Any) -> Config:
 
 
 def check(config: Config) -> None:
-    """Raise UserError for the first value that is against the rules of its field, its group or between fields."""
     _ = config.results_dir, config.data_root  # they raise it for an impossible path
     check_fields(config)
     for group in OPEN_GROUPS:

@@ -53,7 +53,6 @@ def identity(config: Mapping[str, Any], precision: str) -> str:
 
 
 def current_target(target: Any) -> Any:
-    """A `_target_` of a record under the name that it has today."""
     return NOW + target.removeprefix(THEN) if str(target).startswith(THEN) else target
 
 

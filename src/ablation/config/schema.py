@@ -123,8 +123,7 @@ class Trainer:
     evaluate_every: int | None = value(None, POSITIVE)  # steps between evaluations (history rows); null: once an epoch
     checkpoint_every: int = value(2000, POSITIVE)  # steps
     time_limit: float | None = value(None, POSITIVE)
-    """Minutes from the process's start (a sweep's: the whole sweep) to a checkpoint and its end, plus half a minute if
-    an evaluation has begun. Started again, the run resumes."""
+    """Minutes from the (whole sweep's) start to a checkpoint and the end, plus half a minute for a begun evaluation."""
     progress: bool | None = None  # null: a bar on a terminal, a line per evaluation elsewhere; false: nothing
 
 

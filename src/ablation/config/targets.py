@@ -82,6 +82,5 @@ def needed(parameter: inspect.Parameter, value: Any) -> str | None:
     if isinstance(parameter.default, bool) or set(kinds) == {bool, type(None)}:
         fits = isinstance(value, bool) or (value is None and type(None) in kinds)
         return None if fits else "must be true or false" + (" or null" if type(None) in kinds else "")
-    if isinstance(parameter.default, int | float) and not is_number(value):
-        return "must be a number"
-    return None
+    wrong = isinstance(parameter.default, int | float) and not is_number(value)
+    return "must be a number" if wrong else None
