@@ -32,6 +32,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    compose.register()
     with Interrupts():  # around everything: a signal while torch is being imported must not be lost
         hydra_command(main)

@@ -146,8 +146,7 @@ def test_a_broken_file_stops_only_who_asks_for_it(
     (tmp_path / "conf" / "optimizer" / "bad.yaml").write_bytes(content)
     for place in ("compose.ROOT", "targets.ROOT"):
         monkeypatch.setattr(f"ablation.config.{place}", tmp_path)
-    for module in ("overrides", "command_line"):
-        monkeypatch.setattr(f"ablation.config.{module}.CONF", tmp_path / "conf")
+    monkeypatch.setattr("ablation.config.command_line.CONF", tmp_path / "conf")
     targets.allowed_targets.cache_clear()
     compose.compose(["optimizer=adam"])
     with pytest.raises((UserError, YAMLError, UnicodeError)) as raised:

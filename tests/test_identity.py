@@ -68,5 +68,8 @@ def test_an_image_folder_is_its_content(tmp_path: Path) -> None:
     assert folder_digest(here) == first
     (there / "cat" / "1.ppm").write_bytes(b"two")  # as many bytes as before
     assert folder_digest(there) != first
+    (here / "cat").rename(tmp_path / "cats")
+    (here / "cat").symlink_to(tmp_path / "cats")  # a class that is a link
+    assert folder_digest(here) == first
     os.rename(here / "cat" / "1.ppm", os.fsencode(here / "cat") + b"/caf\xe9.ppm")  # a name that is not UTF-8
     assert folder_digest(here) != first

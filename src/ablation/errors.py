@@ -6,13 +6,12 @@ from typing import Any
 
 
 class UserError(Exception):
-    """A mistake in the command line, a config file or an input file.
+    """A mistake in the command line, a config file or an input file; the entry points then exit with status 2.
 
-    The entry points print it as one line without a traceback and exit with status 2.
+    `key` is the config key, option or file at fault, `value` what was given, and `allowed` says what is accepted.
     """
 
     def __init__(self, key: str, value: Any, allowed: str) -> None:
-        """`key`: the config key, option or file at fault; `value`: what was given; `allowed`: what is accepted."""
         super().__init__(key, value, allowed)  # the three arguments, so that it survives pickling between processes
         self.key, self.value, self.allowed = key, value, allowed
 
@@ -31,5 +30,4 @@ def no_such(what: str, key: str, value: Any, known: Iterable[str]) -> UserError:
 
 
 def first_line(error: BaseException) -> str:
-    """An error in one line, whatever it says."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -13,10 +13,7 @@ from types import FrameType
 from typing import Any, ClassVar
 
 SIGNALS = tuple(s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"))
-"""Those of them that the platform has: Windows has the first two."""
-
-PROCESS_STARTED = time.monotonic()
-"""Near enough: this module is imported before torch is."""
+PROCESS_STARTED = time.monotonic()  # near enough: this module is imported before torch is
 
 
 def asked_for() -> list[signal.Signals]:
@@ -25,18 +22,16 @@ def asked_for() -> list[signal.Signals]:
 
 
 class Interrupts:
-    """Context manager that notes a signal or the end of the time limit in `reason`, instead of ending the process.
+    """Context manager that notes a signal or the end of the time limit (minutes since the process's start) in `reason`.
 
     One inside another also has the reason of the outer one, so that a signal during one job of a sweep ends the sweep.
-    Only the main thread can note signals; in another (a launcher's) the time limit alone works. On leaving the
-    outermost, the old handlers are back, and one that is a function (a batch system's, which requeues the job) is
-    called for the signal noted.
+    Only the main thread can note signals. On leaving the outermost, the old handlers are back, and one that is a
+    function (a batch system's, which requeues the job) is called for the signal noted.
     """
 
     current: ClassVar["Interrupts | None"] = None
 
     def __init__(self, time_limit: float | None = None) -> None:
-        """`time_limit` in minutes since the process was started."""
         self.deadline = None if time_limit is None else PROCESS_STARTED + 60 * time_limit
         self.signal: signal.Signals | None = None
         self.old: dict[signal.Signals, Any] = {}
@@ -57,7 +52,6 @@ class Interrupts:
             handler(self.signal, None)
 
     def note(self, number: int, _frame: FrameType | None) -> None:
-        """The handler: remember the signal; leave at once on the second SIGINT."""
         if number == signal.SIGINT and self.signal == signal.SIGINT:
             os._exit(128 + signal.SIGINT)
         self.signal = signal.Signals(number)
@@ -67,7 +61,6 @@ class Interrupts:
 
     @property
     def reason(self) -> str | None:
-        """Why the run should leave now, or None."""
         if self.signal is not None:
             return f"it was asked to by {self.signal.name}"
         if self.deadline is not None and time.monotonic() > self.deadline:

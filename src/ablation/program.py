@@ -15,14 +15,11 @@ from typing import NoReturn
 
 from ablation.errors import UserError
 
-USER_MISTAKE = 2
-"""Exit status of a run that was never begun because the input was wrong."""
-
 
 def fail(error: UserError) -> NoReturn:
-    """Print the one line and leave."""
+    """Print the one line and leave with status 2: the input was wrong, and nothing was begun."""
     print(error, file=sys.stderr)
-    sys.exit(USER_MISTAKE)
+    sys.exit(2)
 
 
 class Unbreakable(io.FileIO):
@@ -32,9 +29,8 @@ class Unbreakable(io.FileIO):
         try:
             return super().write(text)  # type: ignore[arg-type]
         except OSError:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self.fileno())
-            os.close(null)
+            with open(os.devnull, "w") as null:
+                os.dup2(null.fileno(), self.fileno())
             return memoryview(text).nbytes  # type: ignore[arg-type]
 
 
@@ -53,10 +49,9 @@ def make_unbreakable() -> None:
 
 
 def spin_briefly() -> None:
-    """Let OpenMP's threads sleep soon where they wait for each other; torch reads this when it is imported.
+    """Let OpenMP's waiting threads sleep soon: torch reads this when it is imported.
 
-    By default they spin for milliseconds, at the cost of the other processes on the same cores: beside those, a step
-    took two to five times as long (2 threads on 2 cores, load 7 to 11).
+    By default they spin for milliseconds; beside other processes on the same 2 cores, steps took 2 to 5 times as long.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -74,20 +69,11 @@ def check_writable(key: str, path: Path) -> None:
 
     It makes a temporary file in the nearest folder that exists: permissions mean nothing for root, or in /proc.
     """
+    place = path.absolute()
     try:
-        place = path.absolute()
-        while not exists(place):
-            place = place.parent
-        with TemporaryFile(dir=place if place.is_dir() else place.parent):
-            pass
+        with suppress(FileNotFoundError):
+            place.stat()  # raises OSError for a path that is impossible
+        place = next(folder for folder in (place, *place.parents) if folder.exists())
+        TemporaryFile(dir=place if place.is_dir() else place.parent).close()
     except OSError as error:
         raise UserError(key, path, f"cannot be written: {error.strerror or error}") from None
-
-
-def exists(path: Path) -> bool:
-    """Whether `path` exists. Raises OSError for an impossible one, where some versions of Path.exists return False."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return False
-    return True

@@ -1,23 +1,32 @@
 """Between the shell and Hydra: a user's mistake is one clear line and exit status 2, never a traceback.
 
-`overrides.check` finds what can be found before Hydra composes; `translate` says what composing found.
+`check_overrides` finds what can be found before Hydra composes: Hydra accepts some of these mistakes, and explains the
+others over several lines. `translate` says what composing found.
 """
 
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
 
 from hydra._internal.utils import get_args_parser
-from hydra.errors import MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException
 
-from ablation.config.overrides import CONF, check, in_words, type_of
-from ablation.config.schema import OPEN_GROUPS
+from ablation.config.schema import OPEN_GROUPS, ROOT, Config
 from ablation.errors import UserError, first_line, no_such
 from ablation.program import Parser, fail, make_unbreakable, spin_briefly
+
+CONF = ROOT / "conf"
+
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list[float]: "a list of numbers"}
+IN_WORDS: dict[Any, str] = WORDS | {kind | None: f"{words} or null" for kind, words in WORDS.items()}
+"""The types of the schema's single values, as a message names them."""
 
 
 def hydra_command(main: Callable[[], Any]) -> None:
@@ -28,10 +37,8 @@ def hydra_command(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its errors itself, over several lines, and exits with 1
     try:
         main()
-    except UserError as error:
-        fail(error)
     except Exception as error:
-        if asked == "1" or not is_hydras(error):
+        if not isinstance(error, UserError) and (asked == "1" or not is_hydras(error)):
             raise
         fail(translate(error))
     finally:
@@ -39,26 +46,72 @@ def hydra_command(main: Callable[[], Any]) -> None:
 
 
 def check_arguments() -> None:
-    """Check `sys.argv` as Hydra will read it, and put the options last. Raises UserError.
-
-    argparse takes the overrides from one place alone, and stops with an error at `seed=0 -m model.depth=20,32`.
-    """
+    """Check `sys.argv` as Hydra will read it, and put the options last. Raises UserError."""
     parser = get_args_parser()
     parser.error = Parser().error  # type: ignore[method-assign]  # its own prints several lines
-    given = parser.parse_intermixed_args()
+    given = parser.parse_intermixed_args()  # argparse alone stops with an error at `seed=0 -m model.depth=20,32`
     sys.argv[1:] = [*given.overrides, *(argument for argument in sys.argv[1:] if argument not in given.overrides)]
     if not given.shell_completion:  # whose arguments are not overrides
         sweep = any(argument.startswith(("sweep=", "hydra.mode=")) for argument in given.overrides)
-        check(given.overrides, multirun=given.multirun or sweep)
+        check_overrides(given.overrides, multirun=given.multirun or sweep)
+
+
+def check_overrides(arguments: Sequence[str], multirun: bool = True) -> None:
+    """Raise UserError for the first override that is wrong. Only a `multirun` may give a key several values."""
+    top_keys = {entry.name for entry in fields(Config)} | {path.name for path in CONF.iterdir() if path.is_dir()}
+    for argument in arguments:
+        key, _, text = argument.partition("=")
+        try:
+            override = OverridesParser.create().parse_override(argument)
+        except HydraException as error:
+            allowed = f"cannot be read: {first_line(error)}; key=value is needed, strange values in quotes"
+            raise UserError(key, text, allowed) from None
+        key = override.key_or_group
+        top = key.replace("/", ".").partition(".")[0]
+        if top not in top_keys:
+            raise UserError(key, text, no_such("key", top, text, top_keys).allowed)
+        if top != "hydra" and (problem := mistake(override, multirun)):  # Hydra checks its own keys
+            raise UserError(key, text, problem)
+
+
+def mistake(override: Override, multirun: bool) -> str | None:
+    """What is wrong with the override of a key that exists, in words."""
+    key, value, asked = override.key_or_group, override.value(), type_of(override.key_or_group)
+    if override.package is not None:
+        return f"has one place in the configuration: leave out @{override.package}"
+    is_group = (CONF / key).is_dir() and not isinstance(value, dict)
+    if (is_group and override.is_force_add()) or (override.is_add() and (is_group or asked is not None)):
+        return "it is there already: leave out the +"
+    if is_group:
+        names = value.list if isinstance(value, ChoiceSweep) else [value]
+        if key == "sweep" and not isinstance(value, str):  # the axes of two would not multiply: Hydra drops both
+            sweeps = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
+            return f"a sweep is one name, with no -m before it; allowed: {', '.join(sweeps)}"
+        if not all(isinstance(name, str | QuotedString | Glob) for name in names):
+            return "must be the name of one choice: a group cannot be left out"
+    elif override.is_delete() and key.partition(".")[0] not in OPEN_GROUPS:
+        return "cannot be removed"
+    elif asked in (bool, bool | None) and isinstance(value, int | float) and value not in (0, 1):
+        return f"must be {IN_WORDS[asked]}"
+    if override.is_sweep_override() and not multirun:
+        return "several values make a sweep: put -m before them; a list is [1,2]"
+    return None
+
+
+def type_of(key: str) -> Any:
+    """The type that the schema gives a dotted key; None for a key that the schema leaves open or does not have."""
+    found: Any = Config
+    for part in key.split("."):
+        found = get_type_hints(found).get(part) if is_dataclass(found) else None
+    return found
 
 
 def is_hydras(error: BaseException) -> bool:
     """Whether Hydra or OmegaConf raised it, or what they called, and not this project's code: the input is wrong."""
-    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-        package = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if package in ("ablation", "hydra_plugins", "hydra", "omegaconf"):
-            return package in ("hydra", "omegaconf")
-    return False
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames]
+    last = [name for name in packages if name in ("ablation", "hydra_plugins", "hydra", "omegaconf")][-1:]
+    return last in (["hydra"], ["omegaconf"])
 
 
 def translate(error: BaseException) -> UserError:
@@ -77,7 +130,6 @@ def translate(error: BaseException) -> UserError:
 
 
 def about_key(error: OmegaConfBaseException) -> UserError:
-    """The mistake in a key, or in its value."""
     key = str(error.full_key).partition("[")[0]  # schedule.milestones[0] is about schedule.milestones
     typed = [value for name, _, value in (argument.lstrip("+~").partition("=") for argument in sys.argv) if name == key]
     value = error.value if error.value is not None and key == error.full_key else (typed or [""])[-1]
@@ -85,7 +137,7 @@ def about_key(error: OmegaConfBaseException) -> UserError:
         allowed = no_such("key", key, value, [str(known) for known in error.parent_node or ()]).allowed
         hint = f"; +{key}= for another argument of its _target_" if key.partition(".")[0] in OPEN_GROUPS else ""
         return UserError(key, value, allowed + hint)
-    kind = None if isinstance(error, InterpolationResolutionError) else in_words(type_of(key))
+    kind = None if isinstance(error, InterpolationResolutionError) else IN_WORDS.get(type_of(key))
     return UserError(key, value, f"must be {kind}" if kind else first_line(error))
 
 

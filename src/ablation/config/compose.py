@@ -1,30 +1,38 @@
-"""From `conf/`, Hydra or a record to a checked `Config`."""
+"""From `conf/`, Hydra or a record to a checked `Config`: each field's own rules hold, and those between fields."""
 
+import json
+import math
 import re
-from typing import Any
+from dataclasses import fields, is_dataclass
+from types import NoneType
+from typing import Any, get_args
 
 import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from ablation.config import overrides
-from ablation.config.identity import SCHEMA
-from ablation.config.rules import check
-from ablation.config.schema import ROOT, Config
-from ablation.config.targets import check_arguments
+from ablation.config.command_line import check_overrides
+from ablation.config.identity import SCHEMA, is_number
+from ablation.config.schema import OPEN_GROUPS, ROOT, TRAINING_IMAGES, Config, Rule, one_of
+from ablation.config.targets import check_arguments, check_member
 from ablation.errors import UserError, first_line
 
+OPTIMIZER_RULES = {
+    "lr": Rule(lambda v: is_number(v) and v > 0, "must be a positive number"),
+    "momentum": Rule(lambda v: is_number(v) and 0 <= v < 1, "must be a number from 0 to below 1"),
+    "weight_decay": Rule(lambda v: is_number(v) and v >= 0, "must be zero or a positive number"),
+    "weight_decay_scope": one_of("all", "weights", "convolutions"),
+}
+"""Of the keys that the members of the open group `optimizer` share. Only `lr` must be there."""
 
-def register() -> None:
-    """Give Hydra the schema under the name `schema`, the first entry of `conf/config.yaml`'s defaults list."""
-    ConfigStore.instance().store(name="schema", node=Config)
+
+ConfigStore.instance().store(name="schema", node=Config)  # the first entry of conf/config.yaml's defaults list
 
 
 def compose(arguments: list[str]) -> Config:
     """The checked `Config` of `conf/` with these overrides, outside of a Hydra program. Raises what Hydra raises."""
-    overrides.check(arguments)
-    register()
+    check_overrides(arguments)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return from_hydra(hydra.compose("config", arguments))
 
@@ -40,8 +48,9 @@ def from_hydra(composed: DictConfig) -> Config:
 def from_dict(saved: dict[str, Any], changes: dict[str, str] | None = None) -> Config:
     """The checked `Config` of a record's `config`, with `changes` to it by dotted key. Raises UserError."""
     changes = changes or {}
-    try:
-        config = typed(literal(saved), OmegaConf.from_dotlist([f"{key}={value}" for key, value in changes.items()]))
+    try:  # a record is data: each ${...} in it stays text for OmegaConf, which would resolve ${oc.env:NAME}
+        literal = json.loads(re.sub(r"(\\*)\$\{", r"\1\1\\\\${", json.dumps(saved)))
+        config = typed(literal, OmegaConf.from_dotlist([f"{key}={value}" for key, value in changes.items()]))
     except Exception as error:  # OmegaConf's and YAML's errors share no useful base class
         key = str(getattr(error, "full_key", None) or "config")
         raise UserError(key, changes.get(key, ""), f"does not fit schema {SCHEMA}: {first_line(error)}") from None
@@ -49,20 +58,43 @@ def from_dict(saved: dict[str, Any], changes: dict[str, str] | None = None) -> C
     return config
 
 
-def literal(value: Any) -> Any:
-    """`value` with each ${...} as plain text for OmegaConf: a record is data, and ${oc.env:NAME} would be resolved."""
-    if isinstance(value, dict):
-        return {key: literal(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [literal(one) for one in value]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
-
-
 def typed(*parts: Any) -> Config:
-    """The `Config` of these parts, the later ones over the earlier.
-
-    Raises OmegaConf's errors for a wrong type or a key that the schema lacks: Hydra lets `+model.dept=20` add one.
-    """
+    """The `Config` of these parts, the later ones over the earlier. Raises OmegaConf's errors."""
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *parts))
     assert isinstance(config, Config)
     return config
+
+
+def check(config: Config) -> None:
+    _ = config.results_dir, config.data_root  # they raise it for an impossible path
+    check_fields(config)
+    for group in OPEN_GROUPS:
+        check_member(group, getattr(config, group))
+    for key, rule in OPTIMIZER_RULES.items():
+        if (key == "lr" or key in config.optimizer) and not rule.holds(config.optimizer.get(key)):
+            raise UserError(f"optimizer.{key}", config.optimizer.get(key), rule.allowed)
+    lr, warmup_lr, data = config.optimizer["lr"], config.schedule.warmup_lr, config.data
+    if warmup_lr is not None and warmup_lr > lr:
+        allowed = f"must be at most optimizer.lr, {lr:g}; schedule=paper has no warm-up"
+        raise UserError("schedule.warmup_lr", warmup_lr, allowed)
+    every, by_epoch = config.trainer.evaluate_every, config.schedule.kind == "plateau" or config.early_stopping
+    if every is not None and by_epoch:
+        allowed = "must be null: the plateau schedule and early stopping count epochs"
+        raise UserError("trainer.evaluate_every", every, allowed)
+    images = TRAINING_IMAGES.get(data.name, math.inf)
+    if data.validation >= images:
+        allowed = f"must be below the {images} training images of {data.name}"
+        raise UserError("data.validation", data.validation, allowed)
+    if data.batch_size > (left := images - data.validation):
+        raise UserError("data.batch_size", data.batch_size, f"must be at most the {left} training images")
+
+
+def check_fields(node: Any, prefix: str = "") -> None:
+    """Check the rules in the fields of a dataclass, and of those inside it."""
+    for entry in fields(node):
+        key, value = prefix + entry.name, getattr(node, entry.name)
+        if is_dataclass(value):
+            check_fields(value, f"{key}.")
+        for rule in entry.metadata.get("rules", ()):
+            if value is not None and not rule.holds(value):
+                raise UserError(key, value, rule.allowed + (" or null" if NoneType in get_args(entry.type) else ""))

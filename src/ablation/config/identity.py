@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +19,26 @@ from ablation.errors import UserError
 SCHEMA = 1
 """Version of the configuration and of the files of a run; a folder of another version is left alone."""
 
-OLD_TARGETS = {"ablation.networks.shortcuts.": "ablation.shortcuts."}
-"""Where a module of this project is now -> where it was when schema 1 began. An identity keeps the old name, so that
-moving a module orphans no run, and records from before the move belong to the same cell as those from after it."""
+NOW, THEN = "ablation.networks.shortcuts.", "ablation.shortcuts."
+"""Where the shortcuts are now, and where they were when schema 1 began. An identity keeps the old name, so that moving
+them orphaned no run, and records from before the move belong to the same cell as those from after it."""
 
 
 def defining(config: Mapping[str, Any], precision: str) -> dict[str, Any]:
     """The part of a configuration (nested, as `Config.to_dict` or a record has it) that defines the run's result.
 
-    `precision` takes the place of `trainer.precision`, which may be "auto". How often a run evaluates counts only where
-    it decides which iterates can be selected.
+    `precision` takes the place of `trainer.precision`, which may be "auto".
     """
     parts = {key: value for key, value in config.items() if key not in ("tracker", "overwrite", "results")}
     parts["trainer"] = {"precision": precision}
     every = config["trainer"].get("evaluate_every")
-    if every is not None and config.get("selection") == "best_test":
+    if every is not None and config.get("selection") == "best_test":  # it decides which iterates can be selected
         parts["trainer"]["evaluate_every"] = every
     parts["optimizer"] = {key: 0.0 + v if is_number(v) else v for key, v in config["optimizer"].items()}
     parts["data"] = {key: value for key, value in config["data"].items() if key != "root"}
     if config["model"]["residual"]:
-        parts["shortcut"] = config["shortcut"] | {"_target_": renamed(config["shortcut"].get("_target_"), OLD_TARGETS)}
+        shortcut = config["shortcut"].items()
+        parts["shortcut"] = {key: str(v).replace(NOW, THEN) if key == "_target_" else v for key, v in shortcut}
     else:
         parts.pop("shortcut", None)
     return parts
@@ -52,16 +53,7 @@ def identity(config: Mapping[str, Any], precision: str) -> str:
 
 
 def current_target(target: Any) -> Any:
-    """A `_target_` of a record under the name that it has today."""
-    return renamed(target, {then: now for now, then in OLD_TARGETS.items()})
-
-
-def renamed(target: Any, modules: Mapping[str, str]) -> Any:
-    """`target` with the beginning that is a key of `modules`, if one is, replaced by that key's value."""
-    for old, new in modules.items():
-        if isinstance(target, str) and target.startswith(old):
-            return new + target.removeprefix(old)
-    return target
+    return NOW + target.removeprefix(THEN) if str(target).startswith(THEN) else target
 
 
 def is_number(value: Any) -> bool:
@@ -72,9 +64,9 @@ def is_number(value: Any) -> bool:
 def folder_digest(root: Path) -> str:
     """A digest of the names and contents of all files below `root` but hidden ones. Raises UserError."""
     try:
-        files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
-        shown = sorted(path for path in files if not any(part.startswith(".") for part in path.parts))
-        return contents_digest(root, tuple((str(path), (root / path).stat().st_mtime_ns) for path in shown))
+        found = [name for name in glob("**", root_dir=root, recursive=True) if (root / name).is_file()]
+        times = {name: (root / name).stat().st_mtime_ns for name in sorted(found, key=Path)}
+        return contents_digest(root, tuple(times.items()))
     except OSError as error:
         raise UserError("data.root", root, f"cannot be read: {error.strerror}: {error.filename}") from None
 

@@ -1,27 +1,22 @@
-"""The typed configuration: every key with its type, its meaning and the rules for its value.
+"""The typed configuration, against which Hydra composes `conf/`: every key's type, meaning and rules.
 
-Hydra composes `conf/` against these dataclasses. This module does not import torch, so that `--help`, `--cfg job` and
-shell completion answer at once.
+Nothing here imports torch, so that `--help`, `--cfg job` and shell completion answer at once.
 """
 
 import math
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablation.config.identity import identity
 from ablation.errors import UserError
-from ablation.program import exists
 
-ROOT = Path(__file__).resolve().parents[3]
-"""The checkout: conf/, sweeps/ and the default results/ and data/ lie here."""
-
-OPEN_GROUPS = ("shortcut", "optimizer")
-"""Groups whose members are built from a `_target_`; their keys are the arguments of it."""
-
+ROOT = Path(__file__).resolve().parents[3]  # the checkout: conf/, sweeps/ and the default results/ and data/ lie here
+OPEN_GROUPS = ("shortcut", "optimizer")  # their members are built from a `_target_` and its keyword arguments
 TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1438}  # so that a sweep stops before its first job
 
 
@@ -47,6 +42,7 @@ def at_most(most: int) -> Rule:
 
 POSITIVE = Rule(lambda v: 0 < v < math.inf, "must be positive")
 NOT_NEGATIVE = Rule(lambda v: 0 <= v < math.inf, "must be zero or positive")
+PERCENTAGE = Rule(lambda v: 0 < v <= 100, "must be a percentage above 0")
 FRACTION = Rule(lambda v: 0 < v < 1, "must lie between 0 and 1, both excluded")
 PIXELS = Rule(lambda v: 0 <= v <= 512, "must be from 0 to 512")  # more than the side of an image for these networks
 DEPTH = Rule(lambda v: v >= 8 and v % 6 == 2, "must be 6n + 2: 8, 14, 20, 26, 32, ...")
@@ -65,12 +61,9 @@ MILESTONES = Rule(
 class Model:
     """Which network (He et al. 2015, Sec. 4.2)."""
 
-    depth: int = value(20, DEPTH, at_most(10_000))
-    """Layers with weights: 6n + 2. The paper's deepest network has 1202."""
-    residual: bool = True
-    """False: the plain net, which has no shortcuts; the group `shortcut` is then ignored."""
-    width: int = value(16, POSITIVE, at_most(1024))
-    """Channels of the first stage; the last has four times as many."""
+    depth: int = value(20, DEPTH, at_most(10_000))  # layers with weights; the paper's deepest network has 1202
+    residual: bool = True  # false: the plain net, which has no shortcuts; the group `shortcut` is then ignored
+    width: int = value(16, POSITIVE, at_most(1024))  # channels of the first stage; the last has four times as many
     init: str = value("he_fan_in", one_of("he_fan_in", "he_fan_out", "glorot"))
     batch_norm_momentum: float = value(0.1, Rule(lambda v: 0 < v <= 1, "must be above 0 and at most 1"))
     """Weight of the newest batch in the running statistics (Keras counts the other way round)."""
@@ -84,23 +77,14 @@ class Schedule:
     name: str = value("paper", NAME)
     kind: str = value("multistep", one_of("multistep", "cosine", "onecycle", "plateau"))
     steps: int = value(64_000, Rule(lambda v: 1 <= v <= 10_000_000, "must be from 1 to 10,000,000"))
-    """Optimisation steps of the whole run."""
-    milestones: list[float] = field(default_factory=list, metadata={"rules": [MILESTONES]})
-    """multistep: where the rate is multiplied by `factor`, as fractions of `steps`: a shorter run anneals too."""
-    factor: float = value(0.1, FRACTION)
-    """multistep, plateau: what the rate is multiplied by."""
-    warmup_lr: float | None = value(None, POSITIVE)
-    """multistep: the rate until the training error is below `warmup_error` (He et al. 2015, Sec. 4.2, 110 layers)."""
-    warmup_error: float = value(80.0, Rule(lambda v: 0 < v <= 100, "must be a percentage above 0"))
-    """Percent, over the last 100 batches."""
-    peak: float = value(0.3, FRACTION)
-    """onecycle: fraction of `steps` at which the rate is highest."""
-    patience: int = value(5, NOT_NEGATIVE)
-    """plateau: epochs without improvement before the rate falls."""
-    min_delta: float = value(0.01, NOT_NEGATIVE)
-    """plateau: how much lower the training loss must be to count as an improvement."""
-    min_lr: float = value(1e-6, NOT_NEGATIVE)
-    """plateau: the rate never falls below this."""
+    milestones: list[float] = field(default_factory=list, metadata={"rules": [MILESTONES]})  # fractions of `steps`
+    factor: float = value(0.1, FRACTION)  # multistep (at each milestone), plateau: what the rate is multiplied by
+    warmup_lr: float | None = value(None, POSITIVE)  # multistep: the rate while the training error is above the next
+    warmup_error: float = value(80.0, PERCENTAGE)  # over the last 100 batches (He et al. 2015, Sec. 4.2, 110 layers)
+    peak: float = value(0.3, FRACTION)  # onecycle: fraction of `steps` at which the rate is highest
+    patience: int = value(5, NOT_NEGATIVE)  # plateau: epochs without improvement before the rate falls
+    min_delta: float = value(0.01, NOT_NEGATIVE)  # plateau: by how much the training loss must fall to have improved
+    min_lr: float = value(1e-6, NOT_NEGATIVE)  # plateau: the rate never falls below this
 
 
 @dataclass
@@ -108,13 +92,10 @@ class Augmentation:
     """What is done to a training image; every part is off at its zero."""
 
     name: str = value("none", NAME)
-    padding: int = value(0, PIXELS)
-    """Pixels of zero padding on each side, then a random crop of the old size."""
-    shift: float = value(0.0, PIXELS)
-    """Largest continuous shift in pixels, bilinear, edges repeated."""
+    padding: int = value(0, PIXELS)  # pixels of zero padding on each side, then a random crop of the old size
+    shift: float = value(0.0, PIXELS)  # largest continuous shift in pixels, bilinear, edges repeated
     flip: bool = False
-    cutout: int = value(0, PIXELS)
-    """Side of the square of zeros, in pixels."""
+    cutout: int = value(0, PIXELS)  # side of the square of zeros, in pixels
     policy: str | None = value(None, one_of("trivial_augment"))
 
 
@@ -123,12 +104,9 @@ class Data:
     """Which images, and how they are normalised and batched."""
 
     name: str = value("cifar10", one_of(*TRAINING_IMAGES, "image_folder"))
-    root: str | None = None
-    """Folder of the files; null: data/ in the checkout. A relative path starts at the working directory."""
-    validation: int = value(0, NOT_NEGATIVE)
-    """Training images held out for validation; the test set is never used for it."""
-    split_seed: int = value(0, NOT_NEGATIVE, at_most(2**32 - 1))
-    """Seed of the validation split, apart from `seed` so that all seeds of a study share one split."""
+    root: str | None = None  # folder of the files, absolute or from the working directory; null: data/ in the checkout
+    validation: int = value(0, NOT_NEGATIVE)  # training images held out; the test set is never used for validation
+    split_seed: int = value(0, NOT_NEGATIVE, at_most(2**32 - 1))  # apart from `seed`: a study's seeds share one split
     normalization: str = value("pixel_mean", one_of("pixel_mean", "pixel_standardize", "channel_standardize"))
     batch_size: int = value(128, Rule(lambda v: v >= 2, "must be at least 2: batch norm needs it"))
 
@@ -139,22 +117,14 @@ class Trainer:
 
     name: str = value("fast", NAME)
     device: str = value("auto", DEVICE)
-    precision: str = value("auto", one_of("auto", "bfloat16", "float32"))
-    """auto: bfloat16 where the device has it in hardware, else float32."""
-    fused: bool | None = None
-    """Batch norm, sum and ReLU as one operation; null: on CUDA, where the kernels work."""
+    precision: str = value("auto", one_of("auto", "bfloat16", "float32"))  # auto: bfloat16 where the hardware has it
+    fused: bool | None = None  # batch norm, sum and ReLU as one operation; null: on CUDA, where the kernels work
     deterministic: bool = False
-    evaluate_every: int | None = value(None, POSITIVE)
-    """Steps between evaluations (history rows); null: once an epoch."""
-    checkpoint_every: int = value(2000, POSITIVE)
-    """Steps between checkpoints."""
+    evaluate_every: int | None = value(None, POSITIVE)  # steps between evaluations (history rows); null: once an epoch
+    checkpoint_every: int = value(2000, POSITIVE)  # steps
     time_limit: float | None = value(None, POSITIVE)
-    """Minutes from the start of the process to a checkpoint and its end; for a sweep, of the whole sweep.
-
-    Started again, the run resumes. An evaluation that has begun is finished first: allow half a minute for it.
-    """
-    progress: bool | None = None
-    """null: a bar on a terminal, a line per evaluation elsewhere; false: nothing."""
+    """Minutes from the (whole sweep's) start to a checkpoint and the end, plus half a minute for a begun evaluation."""
+    progress: bool | None = None  # null: a bar on a terminal, a line per evaluation elsewhere; false: nothing
 
 
 @dataclass
@@ -165,10 +135,8 @@ class Tracker:
     mode: str = value("offline", one_of("offline", "online", "disabled"))
     project: str = value("ablation", NAME)
     entity: str | None = None
-    group: str | None = None
-    """null: the sweep's name."""
-    timeout: float = value(10.0, POSITIVE)
-    """Seconds that W&B may take to answer, to begin or to finish, before the run goes on without it."""
+    group: str | None = None  # null: the sweep's name
+    timeout: float = value(10.0, POSITIVE)  # seconds that W&B may take to answer, to begin or to finish
 
 
 @dataclass
@@ -184,14 +152,10 @@ class Config:
     trainer: Trainer = field(default_factory=Trainer)
     tracker: Tracker = field(default_factory=Tracker)
     seed: int = value(0, NOT_NEGATIVE, at_most(2**63 - 1))
-    selection: str = value("final", one_of("final", "best_test"))
-    """final: the last iterate is the result. best_test: the one with the least test error, labelled as such."""
-    early_stopping: int | None = value(None, POSITIVE)
-    """Evaluations without a better test error after which the run stops; null: never."""
-    overwrite: bool = False
-    """Train again what is done already; the old run is kept in results/replaced."""
-    results: str | None = None
-    """Where runs/, sweeps/ and report/ go; null: results/ in the checkout."""
+    selection: str = value("final", one_of("final", "best_test"))  # which iterate is the result
+    early_stopping: int | None = value(None, POSITIVE)  # stop after so many evaluations without a better test error
+    overwrite: bool = False  # train again what is done already; the old run is kept in results/replaced
+    results: str | None = None  # where runs/, sweeps/ and report/ go; null: results/ in the checkout
 
     @property
     def results_dir(self) -> Path:
@@ -207,10 +171,10 @@ class Config:
 
     def name(self) -> str:
         """The readable part of the run's folder, such as `resnet56-A-cifar10-sgd-paper-crop_flip-seed0`."""
-        model = self.model
-        network = f"resnet{model.depth}-{self.shortcut['name']}" if model.residual else f"plain{model.depth}"
-        parts = [network, self.data.name, self.optimizer["name"], self.schedule.name, self.augmentation.name]
-        return "-".join([*parts, f"seed{self.seed}"])
+        depth = self.model.depth
+        network = f"resnet{depth}-{self.shortcut['name']}" if self.model.residual else f"plain{depth}"
+        recipe = f"{self.optimizer['name']}-{self.schedule.name}-{self.augmentation.name}"
+        return f"{network}-{self.data.name}-{recipe}-seed{self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and values, with the paths made absolute."""
@@ -222,7 +186,8 @@ def resolved(key: str, folder: str) -> Path:
     """The absolute path of a folder, without links. Raises UserError, about `key`, if there can be no such folder."""
     try:
         path = Path(os.path.realpath(Path(folder).expanduser()))
-        exists(path)  # raises OSError for links in a circle or a name that is too long
+        with suppress(FileNotFoundError):
+            path.stat()  # raises OSError for links in a circle or a name that is too long
         return path
     except RuntimeError:  # what expanduser raises
         raise UserError(key, folder, "there is no such user") from None

@@ -14,8 +14,7 @@ from ablation.config.identity import is_number
 from ablation.config.schema import NAME, ROOT, Config
 from ablation.errors import UserError, no_such
 
-NO_ARGUMENTS = ("name", "_target_", "weight_decay_scope")
-"""Keys of a member that are not arguments of its `_target_`."""
+NO_ARGUMENTS = ("name", "_target_", "weight_decay_scope")  # keys of a member, but not arguments of its `_target_`
 
 
 def check_member(group: str, node: dict[str, Any]) -> None:
@@ -32,13 +31,10 @@ def check_member(group: str, node: dict[str, Any]) -> None:
 
 @functools.cache
 def allowed_targets(group: str) -> set[str]:
-    """The `_target_`s in conf/: a record may come from anywhere, and nothing else in it may be built.
-
-    A file that cannot be read is left out: it may be half written, and another member may be asked for.
-    """
+    """The `_target_`s in conf/: a record may come from anywhere, and nothing else in it may be built."""
     targets = set()
     for path in (ROOT / "conf" / group).glob("*.yaml"):
-        with suppress(OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        with suppress(OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # half written, and not asked for
             targets.add(str(yaml.safe_load(path.read_text())["_target_"]))
     return targets
 
@@ -58,10 +54,9 @@ def check_arguments(config: Config) -> None:
 
 
 def target(group: str, node: dict[str, Any], given: int) -> Callable[..., Any]:
-    """The function or class that `node` names, with its keyword arguments bound.
+    """The function or class that `node` names, with its keyword arguments bound; `given` more go in front of them.
 
-    `given` is the number of arguments that the caller adds in front. Raises UserError for a target that cannot be
-    imported, or an argument that it does not take.
+    Raises UserError for a target that cannot be imported, or an argument that it does not take.
     """
     check_member(group, node)
     try:
@@ -87,6 +82,5 @@ def needed(parameter: inspect.Parameter, value: Any) -> str | None:
     if isinstance(parameter.default, bool) or set(kinds) == {bool, type(None)}:
         fits = isinstance(value, bool) or (value is None and type(None) in kinds)
         return None if fits else "must be true or false" + (" or null" if type(None) in kinds else "")
-    if isinstance(parameter.default, int | float) and not is_number(value):
-        return "must be a number"
-    return None
+    wrong = isinstance(parameter.default, int | float) and not is_number(value)
+    return "must be a number" if wrong else None
