@@ -32,6 +32,10 @@ except ImportError:
 
 Job = submitit.Job[Any]
 
+SHARED = {"name", "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes"}
+SHARED |= {"stderr_to_stdout"}
+"""submitit's options for every kind of cluster, of checked types; the others are Slurm's and get the prefix `slurm_`."""
+
 UNLISTED = "not in Slurm's queue"
 """State of a job that the queue does not list: Slurm forgets an ended job after a few minutes."""
 
@@ -76,7 +80,8 @@ def submit(batches: list[list[Config]], options: dict[str, Any]) -> list[Job]:
     ]
     timeouts, logs = options.pop("max_num_timeout"), batches[0][0].results_dir / "slurm" / "%j"
     executor = submitit.AutoExecutor(logs, cluster="slurm", slurm_max_num_timeout=timeouts)
-    executor.update_parameters(**{f"slurm_{key}": value for key, value in (options | {"setup": setup}).items()})
+    options["setup"] = setup
+    executor.update_parameters(**{key if key in SHARED else f"slurm_{key}": value for key, value in options.items()})
     shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True).stdout
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.MULTILINE)
     size = max(1, int(found[1] if found else 1001) - 1)

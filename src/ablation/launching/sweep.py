@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
+import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -102,8 +103,8 @@ def outcome_on_disk(config: Config, began: float) -> Outcome:
         folder = config.results_dir / "runs" / f"{config.name()}-{config.identity(precision)[:8]}"
         try:
             fresh = (folder / "status.json").stat().st_mtime >= began
-            own = f" precision: {asked}\n" in (folder / "config.yaml").read_text(errors="replace")
-        except OSError:
+            own = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["precision"] == asked
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # no such file, or a damaged one
             continue
         if fresh and own:
             ended = status.read(folder) or {}
