@@ -124,5 +124,4 @@ def compare(samples: Samples, metric: Metric, first: str, second: str) -> tuple[
 
 
 def interval_text(interval: Interval, form: str) -> str:
-    """The interval in brackets; nothing if there is none."""
     return f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else ""
