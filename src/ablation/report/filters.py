@@ -49,6 +49,5 @@ def parse(text: str) -> Any:
 
 def shown(value: Any) -> str:
     """A value as one would type it in a filter."""
-    if missing(value):
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    text = "null" if missing(value) else str(value)
+    return text.lower() if isinstance(value, bool) else text

@@ -115,9 +115,7 @@ class Setting:
 
         Of several variants of the named shortcut the one with the most runs.
         """
-        usual = [
-            cell for cell in self.cells if cell.expected_schedule and (cell.depth, cell.residual) == (depth, residual)
-        ]
+        usual = [one for one in self.cells if one.expected_schedule and (one.depth, one.residual) == (depth, residual)]
         fitting = [cell for cell in usual if (cell.standard if shortcut is None else cell.shortcut == shortcut)]
         return max(fitting, key=lambda cell: len(cell.runs), default=None)
 
@@ -192,14 +190,9 @@ def deviations_from(recipe: Keys, keys: Keys) -> list[str]:
     return [f"{key}={keys.get(key, 'null')}" for key in named]
 
 
-def differing(first: Keys, second: Keys) -> list[str]:
-    """The keys in which two sets of keys differ, in alphabetical order."""
-    return [key for key in sorted(first | second) if first.get(key) != second.get(key)]
-
-
 def differences(first: Keys, second: Keys) -> list[str]:
-    """What `second` has where it is not as `first`, as key=value."""
-    return [f"{key}={second.get(key, 'null')}" for key in differing(first, second)]
+    """What `second` has where it is not as `first`, as key=value, in alphabetical order."""
+    return [f"{key}={second.get(key, 'null')}" for key in sorted(first | second) if first.get(key) != second.get(key)]
 
 
 def cells(runs: pd.DataFrame) -> list[Cell]:
@@ -236,10 +229,10 @@ def notes(found: tuple[Setting, ...]) -> Iterator[str]:
         if gaps:
             yield f"Seeds that others have: {'; '.join(gaps)} ({setting.title})."
     for other, setting in combinations(found, 2):
-        if set(differing(other.keys, setting.keys)) <= set(MACHINE):
+        apart = differences(other.keys, setting.keys)
+        if all(text.startswith(MACHINE) for text in apart):
             networks = ", ".join(cell.label for cell in setting.cells)
-            apart = ", ".join(differences(other.keys, setting.keys))
-            yield f"{networks} also ran with {apart}: kept apart, never averaged with the others."
+            yield f"{networks} also ran with {', '.join(apart)}: kept apart, never averaged with the others."
 
 
 def mixes(cell: Cell) -> Iterator[str]:
