@@ -183,12 +183,11 @@ class Finding:
 def study_findings(study: Study) -> list[list[Finding]]:
     """The verdicts in each setting of a study; those that are untested stand once, in the main setting."""
     found = [[examine(claim, setting) for claim in CLAIMS if claim.applies(setting)] for setting in study.settings]
-    others = [[finding for finding in part if finding.verdict != "untested"] for part in found[1:]]
     main = study.settings[0]
     nowhere = [claim for claim in CLAIMS if not any(claim.applies(setting) for setting in study.settings)]
     for claim in nowhere if main.keys["data.name"] == paper.RECIPE["data"]["name"] else ():
         found[0].append(Finding(claim, main, "untested", f"no records with the {claim.scope}'s recipe", "", {}))
-    return [found[0], *others]
+    return [found[0], *([finding for finding in part if finding.verdict != "untested"] for part in found[1:])]
 
 
 def examine(claim: Claim, setting: Setting) -> Finding:

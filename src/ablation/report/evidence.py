@@ -37,9 +37,7 @@ class Evidence:
 
 def read(paths: Sequence[Path]) -> Evidence:
     """Everything below `paths`; one that does not exist holds nothing."""
-    rows: list[dict[str, Any]] = []
-    unreadable: list[dict[str, str]] = []
-    unfinished: list[dict[str, str]] = []
+    rows, unfinished, unreadable = [], [], []
     for folder in run_folders(paths):
         path = folder / "record.json"
         try:

@@ -107,8 +107,8 @@ class DifferencesWithin(Within):
             texts.append(text)
             verdicts.append(self.verdict(interval))
         worst = next(verdict for verdict in ("contradicted", "inconclusive", "reproduced") if verdict in verdicts)
-        numbers = (pairs[0] if len(pairs) == 1 else {}) | {"pairs": pairs, "margin": self.high}
-        return worst, "; ".join(texts), numbers
+        only = pairs[0] if len(pairs) == 1 else {}
+        return worst, "; ".join(texts), only | {"pairs": pairs, "margin": self.high}
 
 
 Rule = Higher | MeanWithin | DifferencesWithin
