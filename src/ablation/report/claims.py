@@ -20,8 +20,7 @@ from ablation.report.studies import Cell, Setting, Study, network_name
 def response(cell: Cell) -> Values:
     """Mean over the layers of the responses' standard deviation, one number a run."""
     runs = [[layer["response_std"] for layer in layers] for layers in cell.runs["layers"]]
-    runs = [[value for value in run if value is not None] for run in runs]
-    return finite([float(np.mean(run)) for run in runs if run])
+    return finite([np.mean(found) for run in runs if (found := [value for value in run if value is not None])])
 
 
 def gradient_ratio(cell: Cell) -> Values:
@@ -29,12 +28,9 @@ def gradient_ratio(cell: Cell) -> Values:
     ratios = []
     for layers in cell.runs["layers"]:
         third = max(1, len(layers) // 3)
-        both = []
-        for key in ("gradient_norm_start", "gradient_norm_end"):
-            norms = [layer[key] for layer in layers]
-            if norms and None not in norms and sum(norms[-third:]) > 0:
-                both.append(sum(norms[:third]) / sum(norms[-third:]))
-        ratios += [min(both)] if both else []
+        both = [[layer[f"gradient_norm_{when}"] for layer in layers] for when in ("start", "end")]
+        usable = [norms for norms in both if None not in norms and sum(norms[-third:]) > 0]
+        ratios.append(min((sum(norms[:third]) / sum(norms[-third:]) for norms in usable), default=np.nan))
     return finite(ratios)
 
 
@@ -45,14 +41,12 @@ BEST_TEST = Metric("test error selected on test", lambda cell: cell.values("metr
 RESPONSE = Metric("response std, mean over layers", response, unit="", decimals=3)
 GRADIENT = Metric("gradient ratio, first to last third", gradient_ratio, unit="", decimals=3)
 
-# Points of test error
+# Points of test error, points of training error, and a ratio of gradients
 QUOTED_TOLERANCE = 0.75  # public reproductions with the paper's recipe lie up to 0.7 from Table 6, on both sides
 OPTIONS_CLOSE = 1.0  # on ImageNet, options A and C are 0.84 apart (Table 3)
-# Points of training error
 HARDLY_DIFFERENT = 0.5  # in a-martyn's reproduction plain-20 and plain-32 are 0.05 apart
 NO_DEGRADATION = 0.5  # what the deeper residual net may be worse
 CONVERGED = 10.0  # for a net of 110 layers
-# Ratio of gradients
 NOT_VANISHING = 0.1  # a vanishing gradient falls by powers of ten
 
 
@@ -87,7 +81,6 @@ class Claim:
         return f"{self.metric.name} of {' and '.join(arm.name for arm in self.arms)}"
 
     def applies(self, setting: Setting) -> bool:
-        """Whether the claim may be asked of a setting's recipe."""
         return self.scope == "any" or (setting.from_paper if self.scope == "paper" else setting.notebook)
 
 
@@ -119,9 +112,8 @@ CLAIMS: tuple[Claim, ...] = (
           MIDDLE, (resnet(20), resnet(56)), TEST, HIGHER),
     *(Claim(f"residual-beats-plain-{depth}", f"ResNet-{depth} has a lower test error than plain-{depth}",
             FIGURE_6, (plain(depth), resnet(depth)), TEST, HIGHER) for depth in (20, 32, 44, 56, 110)),
-    *(Claim(f"table-6-{depth}", f"ResNet-{depth} (option A) has a test error of {quoted} %",
-            quoted.source, (resnet(depth, "A"),), TEST, near(quoted), "paper")
-      for depth, quoted in paper.RESIDUAL_TEST_ERROR.items()),
+    *(Claim(f"table-6-{depth}", f"ResNet-{depth} (option A) has a test error of {quoted} %", quoted.source,
+            (resnet(depth, "A"),), TEST, near(quoted), "paper") for depth, quoted in paper.RESIDUAL_TEST_ERROR.items()),
     Claim("resnet-110-converges", f"ResNet-110 converges if its learning rate is {paper.WARMUP_RATE.value:g} until its "
           f"training error is below {paper.WARMUP_ERROR.value:g} %",
           paper.WARMUP_RATE.source, (resnet(110),), TRAIN, MeanWithin(high=CONVERGED), "paper"),
@@ -135,9 +127,8 @@ CLAIMS: tuple[Claim, ...] = (
           "Sec. 4.2, Table 6", (resnet(1202), resnet(110)), TEST, HIGHER),
     *(Claim(f"responses-smaller-{depth}", f"The layers of ResNet-{depth} have smaller responses than plain-{depth}'s",
             FIGURE_7, (plain(depth), resnet(depth)), RESPONSE, HIGHER) for depth in (20, 56)),
-    *(Claim(f"responses-fall-{shallow}-{deep}",
-            f"The layers of ResNet-{deep} have smaller responses than ResNet-{shallow}'s",
-            FIGURE_7, (resnet(shallow), resnet(deep)), RESPONSE, HIGHER) for shallow, deep in ((20, 56), (56, 110))),
+    *(Claim(f"responses-fall-{few}-{many}", f"The layers of ResNet-{many} have smaller responses than ResNet-{few}'s",
+            FIGURE_7, (resnet(few), resnet(many)), RESPONSE, HIGHER) for few, many in ((20, 56), (56, 110))),
     Claim("no-vanishing-gradients", "Vanishing gradients are not the cause: before and after training, the first third "
           f"of plain-56's layers has at least {NOT_VANISHING:g} times the gradient of the last third",
           "Sec. 4.1", (plain(56),), GRADIENT, MeanWithin(low=NOT_VANISHING)),
@@ -166,7 +157,6 @@ class Finding:
 
     @property
     def evidence(self) -> str:
-        """All numbers in words."""
         return "; ".join(filter(None, (self.headline, self.details)))
 
     @property
@@ -178,33 +168,26 @@ class Finding:
 
     def as_dict(self, study: Study) -> dict[str, Any]:
         """The finding as plain values, for claims.json."""
-        claim = self.claim
-        return {
+        claim, arms = self.claim, [asdict(arm) for arm in self.claim.arms]
+        found: dict[str, Any] = {
             "id": claim.id,
             "study": study.name,
             "setting": self.setting.title,
             "label": self.label,
-            "verdict": self.verdict,
-            "statement": claim.statement,
-            "source": claim.source,
-            "comparison": claim.comparison,
-            "arms": [asdict(arm) for arm in claim.arms],
-            "test": claim.test.rule,
-            "threshold": claim.test.threshold,
-            "evidence": self.evidence,
-            "numbers": self.numbers,
         }
+        found |= {"verdict": self.verdict, "statement": claim.statement, "source": claim.source}
+        found |= {"comparison": claim.comparison, "arms": arms, "test": claim.test.rule}
+        return found | {"threshold": claim.test.threshold, "evidence": self.evidence, "numbers": self.numbers}
 
 
 def study_findings(study: Study) -> list[list[Finding]]:
     """The verdicts in each setting of a study; those that are untested stand once, in the main setting."""
     found = [[examine(claim, setting) for claim in CLAIMS if claim.applies(setting)] for setting in study.settings]
-    others = [[finding for finding in part if finding.verdict != "untested"] for part in found[1:]]
     main = study.settings[0]
     nowhere = [claim for claim in CLAIMS if not any(claim.applies(setting) for setting in study.settings)]
-    for claim in nowhere if main.keys["data.name"] in paper.RECIPE["data.name"] else ():
+    for claim in nowhere if main.keys["data.name"] == paper.RECIPE["data"]["name"] else ():
         found[0].append(Finding(claim, main, "untested", f"no records with the {claim.scope}'s recipe", "", {}))
-    return [found[0], *others]
+    return [found[0], *([finding for finding in part if finding.verdict != "untested"] for part in found[1:])]
 
 
 def examine(claim: Claim, setting: Setting) -> Finding:
@@ -222,19 +205,15 @@ def examine(claim: Claim, setting: Setting) -> Finding:
     counts = {label: len(values) for label, values in samples.items()}
     numbers: dict[str, Any] = {"n": counts, "means": means}
     lacking = [arm.name for arm, cell in found.items() if not cell] + [label for label in samples if label not in means]
-    verdict: Verdict = "untested"
     if lacking:
-        text = f"no records of {', '.join(lacking)}"
-    else:
-        verdict, text, judged = claim.test.judge(samples, metric)
-        numbers |= judged
-        if min(counts.values()) < MIN_SEEDS:
-            verdict, text = "inconclusive", f"{text}; too few seeds, {MIN_SEEDS} are needed"
-    return Finding(claim, setting, verdict, text, "; ".join(details), numbers)
+        return Finding(claim, setting, "untested", f"no records of {', '.join(lacking)}", "; ".join(details), numbers)
+    verdict, text, judged = claim.test.judge(samples, metric)
+    if min(counts.values()) < MIN_SEEDS:
+        verdict, text = "inconclusive", f"{text}; too few seeds, {MIN_SEEDS} are needed"
+    return Finding(claim, setting, verdict, text, "; ".join(details), numbers | judged)
 
 
 def sample_text(label: str, values: Values, metric: Metric) -> str:
-    """Mean, spread and n of one network."""
     if not len(values):
         return f"{label}: no number"
     spread = f" ± {values.std(ddof=1):.{metric.decimals}f}" if len(values) > 1 else ""

@@ -15,32 +15,29 @@ from typing import Any
 import pandas as pd
 
 from ablation.config.identity import defining
-from ablation.errors import UserError
 from ablation.runs.record import history, record, status
+from ablation.runs.record.record import leaves
 
 MARKERS = ("record.json", "status.json", "history.jsonl", "config.yaml")
 """A folder that holds one of these is a run's folder; the folders inside it are not searched."""
+MACHINE = ("environment.device_name", "environment.precision", "data.checksum")
+"""Keys that keep runs apart and stand in no configuration."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything found below the given paths."""
+    """Everything found below the given paths; `read` names the columns."""
 
     runs: pd.DataFrame
     """A row a finished run: the record's keys joined by dots (`config.model.depth`), and those of `run_row`."""
     unfinished: pd.DataFrame
-    """Columns folder, status, progress, last sign of life, message."""
     unreadable: pd.DataFrame
-    """Columns file, reason."""
     doubles: pd.DataFrame
-    """Columns id, counted, left out, numbers."""
 
 
 def read(paths: Sequence[Path]) -> Evidence:
-    """Everything below `paths`. Raises UserError for a path that does not exist."""
-    rows: list[dict[str, Any]] = []
-    unreadable: list[dict[str, str]] = []
-    unfinished: list[dict[str, str]] = []
+    """Everything below `paths`; one that does not exist holds nothing."""
+    rows, unfinished, unreadable = [], [], []
     for folder in run_folders(paths):
         path = folder / "record.json"
         try:
@@ -51,20 +48,14 @@ def read(paths: Sequence[Path]) -> Evidence:
         except ValueError as error:
             unreadable.append({"file": short(path), "reason": str(error)})
     runs, doubles = without_doubles(pd.DataFrame(rows, dtype=object))
-    return Evidence(
-        runs,
-        pd.DataFrame(unfinished, columns=["folder", "status", "progress", "last sign of life", "message"]),
-        pd.DataFrame(unreadable, columns=["file", "reason"]),
-        doubles,
-    )
+    left = pd.DataFrame(unfinished, columns=["folder", "status", "progress", "last sign of life", "message"])
+    return Evidence(runs, left, pd.DataFrame(unreadable, columns=["file", "reason"]), doubles)
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
     """The run folders at or below `paths`, each once, in the order of their names."""
     found: set[Path] = set()
     for path in paths:
-        if not path.exists():
-            raise UserError("path", path, "no such file or folder")
         start = path.resolve() if path.is_dir() else path.resolve().parent
         for folder, children, files in os.walk(start):
             if any(marker in files or marker in children for marker in MARKERS):
@@ -74,27 +65,21 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
 
 
 def run_row(made: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A record as a flat row, with its place, its network's name (`plain20`) and what defines its cell."""
-    keys = cell_keys(made)
-    return flatten(made) | {
+    """A record as a flat row, with its place, its network's name (`plain20`) and what defines its cell.
+
+    The runs of a cell share all that defines a result but the seed, with hardware, precision and data.
+    """
+    row = dict(leaves(made))
+    keys = dict(leaves(defining(made["config"], row["environment.precision"]))) | {key: row[key] for key in MACHINE}
+    keys = {k: v for k, v in keys.items() if k not in ("seed", "trainer.precision") and not missing(v)}
+    study = re.match(".*/results/reference/([^/]+)/", folder.as_posix())
+    return row | {
         "folder": folder,
-        "study": study_of(folder),
+        "study": study[1] if study else "",  # a committed one: results/reference/<study>/<run>
         "network": f"{'resnet' if keys['model.residual'] else 'plain'}{keys['model.depth']}",
         "cell_keys": keys,
         "cell": json.dumps(keys, sort_keys=True),
     }
-
-
-def cell_keys(made: dict[str, Any]) -> dict[str, Any]:
-    """What the runs of a cell share: all that defines a result but the seed, with hardware, precision and data.
-
-    Null and absent are the same.
-    """
-    environment = made["environment"]
-    keys = flatten(defining(made["config"], environment["precision"]))
-    keys |= {f"environment.{name}": environment[name] for name in ("device_name", "precision")}
-    keys["data.checksum"] = made["data"]["checksum"]
-    return {k: v for k, v in keys.items() if k not in ("seed", "trainer.precision") and not missing(v)}
 
 
 def missing(value: Any) -> bool:
@@ -102,22 +87,7 @@ def missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
-def study_of(folder: Path) -> str:
-    """The committed study of a run's folder, `results/reference/<study>/<run>`; empty if it lies elsewhere."""
-    found = re.match(".*/results/reference/([^/]+)/", folder.as_posix())
-    return found[1] if found else ""
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict with dotted keys; lists stay whole."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
 def unfinished_row(folder: Path) -> dict[str, str]:
-    """The status of a run that has no record."""
     found = status.read(folder) or {}
     state = str(found.get("status", "unknown: no readable status.json"))
     if state == "running" and status.process_is_gone(found):
@@ -145,14 +115,13 @@ def without_doubles(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     ordered = runs.sort_values(["timing.finished", "folder"], key=lambda column: column.map(str), kind="stable")
     again = ordered.duplicated(same)
     counted = ordered[~again].set_index(same)
-    metrics = [column for column in map(str, runs.columns) if column.startswith("metrics.")]
+    metrics = [column for column in runs.columns if column.startswith("metrics.")]
     rows = []
     for _, other in ordered[again].iterrows():
         kept = counted.loc[tuple(other[same])]
         numbers = "identical" if all(str(kept[name]) == str(other[name]) for name in metrics) else "different"
         rows.append((other["id"], short(kept["folder"]), short(other["folder"]), numbers))
-    left = runs.drop(index=ordered.index[again]).reset_index(drop=True)
-    return left, pd.DataFrame(rows, columns=columns)
+    return runs.drop(index=ordered.index[again]).reset_index(drop=True), pd.DataFrame(rows, columns=columns)
 
 
 def read_history(folder: Path) -> tuple[pd.DataFrame, int]:
@@ -175,5 +144,4 @@ def changes(paths: Sequence[Path]) -> Iterator[tuple[str, int, int]]:
 
 
 def now() -> str:
-    """The time of a report."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

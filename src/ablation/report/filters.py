@@ -32,7 +32,6 @@ def select(runs: pd.DataFrame, filters: Iterable[str]) -> pd.DataFrame:
 
 
 def column_of(key: str, runs: pd.DataFrame) -> str:
-    """The column that a filter's key means."""
     names = {group: f"config.{group}.name" for group in GROUPS} | {"model": "network"}
     for column in (names.get(key, ""), f"config.{key}", key):
         if column in runs and not isinstance(runs[column].iloc[0], list | dict):
@@ -42,7 +41,6 @@ def column_of(key: str, runs: pd.DataFrame) -> str:
 
 
 def parse(text: str) -> Any:
-    """A filter's value: a number, true, false, null, else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
@@ -51,6 +49,5 @@ def parse(text: str) -> Any:
 
 def shown(value: Any) -> str:
     """A value as one would type it in a filter."""
-    if missing(value):
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    text = "null" if missing(value) else str(value)
+    return text.lower() if isinstance(value, bool) else text

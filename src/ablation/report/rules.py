@@ -107,8 +107,8 @@ class DifferencesWithin(Within):
             texts.append(text)
             verdicts.append(self.verdict(interval))
         worst = next(verdict for verdict in ("contradicted", "inconclusive", "reproduced") if verdict in verdicts)
-        numbers = (pairs[0] if len(pairs) == 1 else {}) | {"pairs": pairs, "margin": self.high}
-        return worst, "; ".join(texts), numbers
+        only = pairs[0] if len(pairs) == 1 else {}
+        return worst, "; ".join(texts), only | {"pairs": pairs, "margin": self.high}
 
 
 Rule = Higher | MeanWithin | DifferencesWithin
@@ -124,5 +124,4 @@ def compare(samples: Samples, metric: Metric, first: str, second: str) -> tuple[
 
 
 def interval_text(interval: Interval, form: str) -> str:
-    """The interval in brackets; nothing if there is none."""
     return f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else ""

@@ -45,14 +45,12 @@ def permutation_p(higher: Values, lower: Values) -> float:
 
 def mean_interval(values: Values) -> Interval:
     """Percentile bootstrap interval of the mean."""
-    return None if len(values) < 2 else percentiles(resampled_means(values, stream=0))
+    return bootstrap(values)
 
 
 def difference_interval(first: Values, second: Values) -> Interval:
     """Percentile bootstrap interval of mean(first) - mean(second), each side drawn on its own."""
-    if min(len(first), len(second)) < 2:
-        return None
-    return percentiles(resampled_means(first, stream=0) - resampled_means(second, stream=1))
+    return bootstrap(first, second)
 
 
 @lru_cache(maxsize=64)
@@ -70,13 +68,11 @@ def draws(count: int, stream: int) -> NDArray[np.intp]:
     return np.random.default_rng([0, stream]).integers(count, size=(RESAMPLES, count))
 
 
-def resampled_means(values: Values, stream: int) -> Values:
-    """RESAMPLES means of values drawn with replacement."""
-    return values[draws(len(values), stream)].mean(axis=1)
-
-
-def percentiles(means: Values) -> tuple[float, float]:
-    """The interval that holds CONFIDENCE of the means."""
+def bootstrap(*samples: Values) -> Interval:
+    """What holds CONFIDENCE of the resampled means: of the one sample, or of the first less the second."""
+    if min(map(len, samples)) < 2:
+        return None
+    means = [values[draws(len(values), stream)].mean(axis=1) for stream, values in enumerate(samples)]
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(means, [tail, 100 - tail])
+    low, high = np.percentile(np.subtract.reduce(means), [tail, 100 - tail])
     return float(low), float(high)

@@ -1,14 +1,14 @@
 """Sorts runs into studies, settings and cells, so that only seeds are averaged and only one change is compared.
 
-A *cell* holds the seeds of one network: runs with the same `evidence.cell_keys`. A *setting* holds the cells that
-differ in nothing but depth, residual or plain, and shortcut. A *study* is a folder of results/reference, or all other
-runs on one data set. Notable: seeds of one cell that ran at different commits are averaged, with a note; if a commit
-split them, no study would outlive one.
+A *cell* holds the seeds of one network: runs with the same `cell_keys` (`evidence.run_row`). The cells of a *setting*
+differ in depth, residual or plain, and shortcut only. A *study* is a folder of results/reference, or all other runs on
+one data set. Notable: seeds of a cell that ran at different commits are averaged, with a note; if a commit split them,
+no study would outlive one.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -16,17 +16,14 @@ from typing import Any
 import pandas as pd
 
 from ablation.report import paper
-from ablation.report.evidence import missing
+from ablation.report.evidence import MACHINE, missing
 from ablation.report.statistics import Values, finite
+from ablation.runs.record.record import leaves
 
 Keys = dict[str, Any]
 
-MACHINE = ("environment.device_name", "environment.precision", "data.checksum")
-"""Keys that keep runs apart and stand in no configuration."""
-
 
 def network_name(depth: int, residual: bool) -> str:
-    """Such as plain-56 or ResNet-20."""
     return f"{'ResNet' if residual else 'plain'}-{depth}"
 
 
@@ -36,8 +33,8 @@ class Cell:
 
     keys: Keys
     runs: pd.DataFrame
-    unusual_shortcut: str = ""
-    """What to call its shortcut if it is not the setting's main one."""
+    main: Keys
+    """Those of the setting's main shortcut."""
 
     @property
     def label(self) -> str:
@@ -45,6 +42,15 @@ class Cell:
         schedule = "" if self.expected_schedule else f"{self.keys['schedule.name']} schedule"
         remarks = ", ".join(filter(None, (self.unusual_shortcut, schedule)))
         return network_name(self.depth, self.residual) + (f" ({remarks})" if remarks else "")
+
+    @property
+    def unusual_shortcut(self) -> str:
+        """A shortcut's name, or what differs from the main one of the same name; empty for the main one and none."""
+        own = shortcut_of(self.keys)
+        if own in ({}, self.main):
+            return ""
+        apart = differences(self.main, own) if self.shortcut == self.main["shortcut.name"] else []
+        return ", ".join([self.shortcut, *(text.removeprefix("shortcut.") for text in apart)])
 
     @property
     def standard(self) -> bool:
@@ -109,26 +115,19 @@ class Setting:
 
         Of several variants of the named shortcut the one with the most runs.
         """
-        fitting = [
-            cell
-            for cell in self.cells
-            if (cell.depth, cell.residual) == (depth, residual)
-            and (cell.standard if shortcut is None else cell.shortcut == shortcut and cell.expected_schedule)
-        ]
+        usual = [one for one in self.cells if one.expected_schedule and (one.depth, one.residual) == (depth, residual)]
+        fitting = [cell for cell in usual if (cell.standard if shortcut is None else cell.shortcut == shortcut)]
         return max(fitting, key=lambda cell: len(cell.runs), default=None)
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is shown as one section."""
+    """One section: `name` is fit for a file's name, the settings with the most runs come first, notes are sentences."""
 
     name: str
-    """Short, fit for a file's name."""
     title: str
     settings: tuple[Setting, ...]
-    """The one with the most runs first."""
     notes: tuple[str, ...]
-    """Mixes and gaps, a sentence each."""
 
 
 def studies(runs: pd.DataFrame) -> list[Study]:
@@ -149,12 +148,10 @@ def studies(runs: pd.DataFrame) -> list[Study]:
 
 
 def settings(runs: pd.DataFrame) -> tuple[Setting, ...]:
-    """The settings of a study, the one with the most runs first."""
-    keys = [setting_keys(cell) for cell in runs["cell_keys"]]
-    groups = runs.groupby([json.dumps(one, sort_keys=True) for one in keys])
+    groups = runs.groupby(runs["cell_keys"].map(lambda keys: json.dumps(setting_keys(keys), sort_keys=True)))
     found: list[Setting] = []
-    for _, group in sorted(groups, key=lambda pair: len(pair[1]), reverse=True):
-        own = setting_keys(group["cell_keys"].iloc[0])
+    for text, group in sorted(groups, key=lambda pair: len(pair[1]), reverse=True):
+        own = json.loads(str(text))
         title = title_of(own)
         same = next((setting for setting in found if title_of(setting.keys) == title), None)
         # The title does not show every key: where two would be the same, it names those that differ.
@@ -185,59 +182,39 @@ def title_of(keys: Keys) -> str:
     return " · ".join(filter(None, parts))
 
 
-def deviations_from(recipe: Mapping[str, tuple[Any, ...]], keys: Keys) -> list[str]:
+def deviations_from(recipe: Keys, keys: Keys) -> list[str]:
     """Each key in which a setting is not as the recipe says, as key=value."""
-    other = [key for key, allowed in recipe.items() if keys.get(key) not in allowed]
+    other = [key for key, value in leaves(recipe) if keys.get(key) != value]
     # Another member of a group has other keys: its name says enough, and its length.
     named = [key for key in other if key.endswith((".name", ".steps")) or f"{key.split('.')[0]}.name" not in other]
     return [f"{key}={keys.get(key, 'null')}" for key in named]
 
 
-def differing(first: Keys, second: Keys) -> list[str]:
-    """The keys in which two sets of keys differ, in alphabetical order."""
-    return [key for key in sorted(first | second) if first.get(key) != second.get(key)]
-
-
 def differences(first: Keys, second: Keys) -> list[str]:
-    """What `second` has where it is not as `first`, as key=value."""
-    return [f"{key}={second.get(key, 'null')}" for key in differing(first, second)]
+    """What `second` has where it is not as `first`, as key=value, in alphabetical order."""
+    return [f"{key}={second.get(key, 'null')}" for key in sorted(first | second) if first.get(key) != second.get(key)]
 
 
 def cells(runs: pd.DataFrame) -> list[Cell]:
     """The cells of one setting: plain before residual, then by depth, standard ones first."""
     main = main_shortcut(runs["cell_keys"])
-    built = []
-    for _, group in runs.groupby("cell"):
-        keys = group["cell_keys"].iloc[0]
-        built.append(Cell(keys, group.sort_values("config.seed"), unusual_shortcut(keys, main)))
+    built = [Cell(json.loads(str(t)), group.sort_values("config.seed"), main) for t, group in runs.groupby("cell")]
     return sorted(built, key=lambda cell: (cell.residual, cell.depth, not cell.standard, cell.label))
 
 
 def shortcut_of(keys: Keys) -> Keys:
-    """The keys of the shortcut."""
     return {key: value for key, value in keys.items() if key.startswith("shortcut.")}
 
 
 def main_shortcut(every_run: Iterable[Keys]) -> Keys:
     """The paper's A if there is one, as conf/shortcut/A.yaml has it; else the shortcut with the most runs."""
-    texts = [json.dumps(shortcut_of(keys), sort_keys=True) for keys in every_run if keys["model.residual"]]
-    found = [(json.loads(text), count) for text, count in Counter(texts).items()]
+    counts = Counter(json.dumps(shortcut_of(keys), sort_keys=True) for keys in every_run if keys["model.residual"])
 
-    def rank(pair: tuple[Keys, int]) -> tuple[bool, bool, int]:
-        shortcut, count = pair
-        return shortcut.get("shortcut.name") == "A", shortcut.get("shortcut.zeros", "end") == "end", count
+    def rank(text: str) -> tuple[bool, bool, int]:
+        shortcut = json.loads(text)
+        return shortcut["shortcut.name"] == "A", shortcut.get("shortcut.zeros", "end") == "end", counts[text]
 
-    return max(found, key=rank, default=({}, 0))[0]
-
-
-def unusual_shortcut(keys: Keys, main: Keys) -> str:
-    """A shortcut's name, or what differs from the main one of the same name; empty for the main one and plain nets."""
-    own = shortcut_of(keys)
-    if not keys["model.residual"] or own == main:
-        return ""
-    name = own.get("shortcut.name", "?")
-    apart = differences(main, own) if name == main.get("shortcut.name") else []
-    return ", ".join([name, *(text.removeprefix("shortcut.") for text in apart)])
+    return json.loads(max(counts, key=rank, default="{}"))
 
 
 def notes(found: tuple[Setting, ...]) -> Iterator[str]:
@@ -252,19 +229,16 @@ def notes(found: tuple[Setting, ...]) -> Iterator[str]:
         if gaps:
             yield f"Seeds that others have: {'; '.join(gaps)} ({setting.title})."
     for other, setting in combinations(found, 2):
-        if set(differing(other.keys, setting.keys)) <= set(MACHINE):
+        apart = differences(other.keys, setting.keys)
+        if all(text.startswith(MACHINE) for text in apart):
             networks = ", ".join(cell.label for cell in setting.cells)
-            apart = ", ".join(differences(other.keys, setting.keys))
-            yield f"{networks} also ran with {apart}: kept apart, never averaged with the others."
+            yield f"{networks} also ran with {', '.join(apart)}: kept apart, never averaged with the others."
 
 
 def mixes(cell: Cell) -> Iterator[str]:
     """Differences between the seeds of a cell that did not split it."""
-    for column, what in (
-        ("environment.git_commit", "commits"),
-        ("environment.torch", "versions of torch"),
-        ("environment.fused", "modes, fused and not"),
-    ):
+    for key, what in {"git_commit": "commits", "torch": "versions of torch", "fused": "modes, fused and not"}.items():
+        column = f"environment.{key}"
         values = sorted({str(value)[:10] for value in cell.runs.get(column, []) if not missing(value)})
         if len(values) > 1:
             yield f"The seeds of {cell.label} mix {len(values)} {what}: {', '.join(values)}."
