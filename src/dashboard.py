@@ -6,7 +6,6 @@ python src/dashboard.py show              print the workspace as JSON; needs nei
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -25,27 +24,25 @@ from ablation.runs.record.lock import Busy, held
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command and its options. Raises UserError."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="sync|push|show")
-    for name, text in (("sync", "upload runs"), ("push", "upload the workspace"), ("show", "print the workspace")):
-        command = commands.add_parser(name, help=text, allow_abbrev=False)
-        command.add_argument("--project", help="W&B project; default: the run's own, or ablation")
-        command.add_argument("--entity", help="W&B user or team; default: the key's own")
-        if name == "sync":
-            command.add_argument("runs", nargs="*", metavar="RUN", help="folder or name of a run; default: all")
-            command.add_argument("--results", type=Path, default=ROOT / "results", help="default: %(default)s")
-        if name != "show":
-            command.add_argument("--timeout", type=float, default=30.0, help="seconds W&B may take; default: 30")
-    return parser.parse_args(arguments)
+    parser.add_argument("command", choices=("sync", "push", "show"))
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="sync: folder or name of a run; default: all")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="sync: default: %(default)s")
+    parser.add_argument("--project", help="W&B project; default: the run's own, or ablation")
+    parser.add_argument("--entity", help="W&B user or team; default: the key's own")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds W&B may take; default: 30")
+    options = parser.parse_intermixed_args(arguments)
+    if options.runs and options.command != "sync":
+        parser.error(f"{options.command} takes no RUN")
+    return options
 
 
 def run_folders(results: Path, wanted: Sequence[str]) -> list[Path]:
     """The folders of the runs `wanted`, by path or by name in `results`/runs; without any, all in `results`/runs."""
-    if not wanted:
-        found = sorted(path.parent for path in (results / "runs").glob("*/config.yaml"))
-        if not found:
-            raise UserError("results", results, "has no runs; give --results DIR or the folders of runs")
+    if wanted:
+        return [Path(run).resolve() if Path(run).is_dir() else results / "runs" / run for run in wanted]
+    if found := sorted(path.parent for path in (results / "runs").glob("*/config.yaml")):
         return found
-    return [Path(run).resolve() if Path(run).is_dir() else results / "runs" / run for run in wanted]
+    raise UserError("results", results, "has no runs; give --results DIR or the folders of runs")
 
 
 def sync(folder: Path, options: argparse.Namespace) -> str:
@@ -80,11 +77,11 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
     from ablation.tracking import dashboards
 
     project = options.project or Tracker.project
-    if options.command == "show":
-        yield json.dumps(dashboards.as_json(options.entity or "entity", project), indent=1)
+    if options.command == "push":
+        yield f"workspace {dashboards.push(options.entity, project, options.timeout)}"
     else:
-        address, there = dashboards.push(options.entity, project, options.timeout)
-        yield f"workspace {'updated' if there else 'created'}: {address}"
+        view = dashboards.workspace(options.entity or "entity", project)._to_model()
+        yield view.model_dump_json(by_alias=True, exclude_none=True, indent=1)
 
 
 def main() -> None:

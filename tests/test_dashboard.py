@@ -61,9 +61,7 @@ def test_show_needs_neither_key_nor_network(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_panels_show_what_is_logged() -> None:
-    from ablation.tracking.dashboards import as_json
-
-    view = as_json("me", "ablation")
+    view = json.loads(dashboard("show")[1])
     config = runs.small(Path()).to_dict()
     for panel in [panel for group in panels(view).values() for panel in group]:
         settings = panel["config"]

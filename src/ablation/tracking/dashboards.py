@@ -6,7 +6,6 @@ time under the kind of network (`plain/test_error`), so that plain and residual 
 Figure 6 of He et al. 2015.
 """
 
-import json
 import math
 from typing import Any
 
@@ -18,30 +17,27 @@ from wandb_workspaces.workspaces import internal
 
 from ablation.tracking.uploads import check_server, wandb_error
 
-NAME = "Does depth help?"
 VIEW = "nw-ablationdepth-v"
 """The name by which the server finds the workspace; its address ends in ?nw=ablationdepth."""
 
 
-def workspace(entity: str, project: str) -> ws.Workspace:
-    """The whole workspace; asks no server."""
+def workspace(entity: str, project: str) -> Any:
+    """The whole workspace; needs neither key nor network. The ids of its parts are random."""
+    pinned = ["summary:final/train_error", "summary:final/test_error", "summary:test_error_min"]
+    order = [expr.Ordering(expr.Config("model.depth"), ascending=True)]
     made = ws.Workspace(
         entity=entity,
         project=project,
-        name=NAME,
+        name="Does depth help?",
         sections=[section(name, panels) for name, panels in sections().items()],
         settings=ws.WorkspaceSettings(x_axis="step", max_runs=100, smoothing_type="none"),
-        runset_settings=ws.RunsetSettings(
-            groupby=[expr.Config("cell")],
-            order=[expr.Ordering(expr.Config("model.depth"), ascending=True)],
-            pinned_columns=["summary:final/train_error", "summary:final/test_error", "summary:test_error_min"],
-        ),
+        runset_settings=ws.RunsetSettings(groupby=[expr.Config("cell")], order=order, pinned_columns=pinned),
     )
     made._internal_name = VIEW  # the library has no other way to set it
     return made
 
 
-def section(name: str, panels: list[Any]) -> ws.Section:
+def section(name: str, panels: list[Any]) -> Any:
     """An open section with up to three panels in a row; four make two rows."""
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     layout = ws.SectionLayoutSettings(columns=columns, rows=math.ceil(len(panels) / columns))
@@ -50,12 +46,13 @@ def section(name: str, panels: list[Any]) -> ws.Section:
 
 def sections() -> dict[str, list[Any]]:
     """Section name -> its panels."""
+    final = {"final/test_error": "Test error", "final/train_error": "Training error"}
+    errors = {"train_error": "training error, augmented images", "test_error": "test error"}
     return {
         "Degradation (He et al. 2015, Sec. 4.2, Figure 6)": [
-            curve("plain/train_error", "Plain nets: training error, augmented images", "%"),
-            curve("residual/train_error", "Residual nets: training error, augmented images", "%"),
-            curve("plain/test_error", "Plain nets: test error", "%"),
-            curve("residual/test_error", "Residual nets: test error", "%"),
+            curve(f"{kind}/{key}", f"{kind.capitalize()} nets: {error}", "%")
+            for key, error in errors.items()
+            for kind in ("plain", "residual")
         ],
         "Depth (Table 6)": [
             against_depth("final/train_error", "Training error, clean images, against depth"),
@@ -63,20 +60,20 @@ def sections() -> dict[str, list[Any]]:
             against_depth("test_error_min", "Least test error (selected on the test set) against depth"),
         ],
         "Shortcuts, optimizers, augmentations": [
-            by_group(wr.BarPlot, f"{title} by {group}, %", wr.Config(f"{group}.name"), metrics=[key])
-            for key, title in (("final/test_error", "Test error"), ("final/train_error", "Training error"))
+            wr.BarPlot(title=f"{error} by {group}, %", groupby=wr.Config(f"{group}.name"), metrics=[key], **SEEDS)
+            for key, error in final.items()
             for group in ("shortcut", "optimizer", "augmentation")
         ],
         "Health": [
             curve("running_train_loss", "Training loss", "nats", log_y=True),
             curve("test_loss", "Test loss", "nats", log_y=True),
             curve("lr", "Learning rate", "", log_y=True),
-            curve("layer/gradient_norm_start", "Gradient norms at the start", "L2 norm", "layer/index", log_y=True),
-            curve("layer/gradient_norm_end", "Gradient norms at the end", "L2 norm", "layer/index", log_y=True),
+            curve("layer/gradient_norm_start", "Gradient norms at the start", "L2 norm", log_y=True),
+            curve("layer/gradient_norm_end", "Gradient norms at the end", "L2 norm", log_y=True),
             curve("images_per_second", "Training throughput", "images/s"),
         ],
         "Layers (Figure 7) and confusion": [
-            curve("layer/response_std", "Standard deviation of the layer responses", "", "layer/index"),
+            curve("layer/response_std", "Standard deviation of the layer responses", ""),
             wr.WeavePanelSummaryTable(table_name="confusion"),
             wr.WeavePanelSummaryTable(table_name="layers"),
         ],
@@ -84,15 +81,15 @@ def sections() -> dict[str, list[Any]]:
     }
 
 
-def by_group(panel: type[Any], title: str, groupby: Any, **settings: Any) -> Any:
-    """A panel that shows the mean of each group of runs, and its range from least to most."""
-    return panel(title=title, groupby=groupby, groupby_aggfunc="mean", groupby_rangefunc="minmax", **settings)
+SEEDS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+"""What a panel shows of a group of runs: their mean, and the range from least to most."""
 
 
-def curve(key: str, title: str, unit: str, x: str = "step", **settings: Any) -> Any:
+def curve(key: str, title: str, unit: str, log_y: bool = False) -> Any:
     """A key against the step or the layer, a line for each cell."""
-    titles = {"title_x": x.removesuffix("/index"), "title_y": unit}
-    return by_group(wr.LinePlot, title, wr.Config("cell"), x=x, y=[key], max_runs_to_show=100, **titles, **settings)
+    x = "layer/index" if key.startswith("layer/") else "step"
+    about = {"title": title, "title_x": x.removesuffix("/index"), "title_y": unit, "max_runs_to_show": 100}
+    return wr.LinePlot(x=x, y=[key], log_y=log_y or None, groupby=wr.Config("cell"), **about, **SEEDS)
 
 
 def against_depth(key: str, title: str) -> Any:
@@ -100,26 +97,20 @@ def against_depth(key: str, title: str) -> Any:
     return wr.ScatterPlot(title=title, x=wr.Config("model.depth"), y=wr.SummaryMetric(key), running_ymean=True)
 
 
-def as_json(entity: str, project: str) -> Any:
-    """The workspace as W&B keeps it; needs neither key nor network. Its ids are random."""
-    return json.loads(workspace(entity, project)._to_model().model_dump_json(by_alias=True, exclude_none=True))
+def push(entity: str | None, project: str, timeout: float) -> str:
+    """Create or update the workspace; `entity` None is the key's own. Returns which of them, and its address.
 
-
-def push(entity: str | None, project: str, timeout: float) -> tuple[str, bool]:
-    """Create or update the workspace. Returns its address and whether it was there before.
-
-    `entity` None is the key's own. Raises UserError if there is no key, no server or no such project.
+    Raises UserError if there is no key, no server or no such project.
     """
     check_server(timeout)
     try:
-        owner = entity or str(wandb.Api(timeout=math.ceil(timeout)).default_entity)
-        made = workspace(owner, project)
+        made = workspace(entity or str(wandb.Api(timeout=math.ceil(timeout)).default_entity), project)
         try:
-            made._internal_id = internal.get_view_dict(owner, project, VIEW[3:-2])["id"]
+            made._internal_id = internal.get_view_dict(made.entity, project, VIEW[3:-2])["id"]
         except ValueError:  # the server has none yet
             made._internal_id = ""
-        there = bool(made._internal_id)
+        word = "updated" if made._internal_id else "created"
         made.save()
-        return str(made.url), there
+        return f"{word}: {made.url}"
     except wandb.Error as error:
         raise wandb_error(error) from None

@@ -41,7 +41,7 @@ class Follower:
         self.offline_until = 0.0
 
     def poll(self, spool: Path, ended: bool) -> None:
-        """Take what is new in the spool folder and in the runs' files; close the runs that have ended, or all."""
+        """Upload what is new in the spool folder and the runs' files; close the runs that have ended, or all."""
         for path in sorted(spool.glob("[0-9]*.json")):
             job = json.loads(path.read_text())
             path.unlink()
@@ -62,15 +62,14 @@ class Follower:
 
     def take(self, job: dict[str, Any]) -> None:
         """Begin to follow a run, or upload a sweep."""
-        if "folder" in job:
-            path, folder = Path(job["folder"]), job["folder"]
+        if "group" in job:
+            self.reach(Tracker(**job["tracker"]), lambda tracker: upload_sweep(job, tracker))
+        else:
+            folder, path = job["folder"], Path(job["folder"])
             self.update(folder, ended=True)  # it may have ended and begun again since the last poll
             directory = path.parent.parent / "wandb"
             tracker = read_config(path).tracker
             self.uploads[folder] = self.reach(tracker, lambda tracker: RunUpload(path, tracker, directory))
-        else:
-            directory = Path(job["results"]) / "wandb"
-            self.reach(Tracker(**job["tracker"]), lambda tracker: upload_sweep(job, tracker, directory))
 
     def update(self, folder: str, ended: bool) -> None:
         """Log the new rows of a run; close it if it has ended."""
@@ -101,9 +100,6 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # they are for the run; this process ends after it
     os.nice(NICE)
     spool, follower, ended = Path(sys.argv[1]), Follower(), False
-    for old in spool.parent.glob("ablation-tracker-*.lock"):  # earlier versions left them
-        with suppress(OSError):
-            old.unlink()
     try:
         while not ended:
             ended = bool(select.select([sys.stdin], [], [], POLL_SECONDS)[0])

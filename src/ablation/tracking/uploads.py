@@ -14,7 +14,7 @@ rest is added; nothing is ever there twice. Behind the history's last step comes
 
 import hashlib
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,6 @@ from ablation.errors import UserError
 from ablation.runs.record import history, record, status
 from ablation.runs.record.outcome import EXIT_STATUS
 
-KILLED = 128 + 9
-"""Exit code shown for a run that ended without saying how."""
-
 MINIMA = ("running_train_error", "test_error", "val_error")
 """Columns of the history whose least value goes to the summary as `<name>_min`."""
 
@@ -47,22 +44,13 @@ class RunUpload:
         self.folder = folder
         config, run_id = read_config(folder), read_status(folder)["id"]
         self.kind = "residual" if config.model.residual else "plain"
-        self.lock = FileLock(folder.parent.parent / "locks" / f"{folder.name}.wandb.lock", timeout=tracker.timeout)
-        self.lock.acquire()  # the follower of a killed program may still be at work
-        try:
-            self.run = begin(
-                tracker,
-                directory,
-                wandb_id(folder, run_id),
-                folder.name,
-                group=config.tracker.group,
-                job_type=self.kind,
-                tags=config.name().split("-"),
-                config=config.to_dict() | {"kind": self.kind, "cell": cell(config, run_id)},
-            )
-        except BaseException:
-            self.lock.release()
-            raise
+        about: dict[str, Any] = {"group": config.tracker.group, "job_type": self.kind, "tags": config.name().split("-")}
+        about["config"] = config.to_dict() | {"kind": self.kind, "cell": cell(config, run_id)}
+        lock = FileLock(folder.parent.parent / "locks" / f"{folder.name}.wandb.lock", timeout=tracker.timeout)
+        with ExitStack() as stack:
+            stack.enter_context(lock)  # the follower of a killed program may still be at work
+            self.run = begin(tracker, directory, wandb_id(folder, run_id), folder.name, **about)
+            self.lock = stack.pop_all()  # held until `close`
         self.next_step = self.run.starting_step
         """The least step that W&B still takes."""
         self.rows: list[dict[str, Any]] = []
@@ -97,9 +85,9 @@ class RunUpload:
 
     def close(self) -> None:
         """Write how the run ended. Raises UserError if the server stops answering."""
-        now = read_status(self.folder)
-        state = "killed" if now["status"] == "running" else now["status"]
-        try:
+        with self.lock:
+            now = read_status(self.folder)
+            state = "killed" if now["status"] == "running" else now["status"]
             for key in MINIMA:
                 if values := [row[key] for row in self.rows if row.get(key) is not None]:
                     self.run.summary[f"{key}_min"] = min(values)
@@ -108,44 +96,36 @@ class RunUpload:
                 self.log_record(record.read(self.folder / "record.json"))
             if state == "interrupted":
                 self.run.mark_preempting()
-            finish(self.run, EXIT_STATUS.get(state, KILLED))  # type: ignore[arg-type]  # or "killed"
-        finally:
-            self.lock.release()
+            finish(self.run, EXIT_STATUS.get(state, 128 + 9))  # type: ignore[arg-type]  # 137: killed
 
     def log_record(self, found: dict[str, Any]) -> None:
         """The final numbers and the tables into the summary; the layers as the rows behind the history."""
-        final = {f"final/{key}": value for key, value in found["metrics"].items() if value is not None}
-        layers, classes = found["layers"], [str(name) for name in found["data"]["classes"]]
-        confusion = [[name, *counts] for name, counts in zip(classes, found["confusion"], strict=True)]
-        per_layer = [[layer["name"], *(layer[key] for key in LAYER_COLUMNS)] for layer in layers]
-        tables = {"confusion": table(["true class", *classes], confusion)}
-        tables["layers"] = table(["layer", *LAYER_COLUMNS], per_layer)
-        self.run.summary.update(final | tables)
+        self.run.summary.update({f"final/{key}": v for key, v in found["metrics"].items() if v is not None})
+        classes = [str(name) for name in found["data"]["classes"]]
+        confusion: list[Any] = [[name, *counts] for name, counts in zip(classes, found["confusion"], strict=True)]
+        per_layer: list[Any] = [[layer["name"], *(layer[key] for key in LAYER_COLUMNS)] for layer in found["layers"]]
+        self.run.summary["confusion"] = wandb.Table(["true class", *classes], confusion)
+        self.run.summary["layers"] = wandb.Table(["layer", *LAYER_COLUMNS], per_layer)
         measured = {key: found[key] for key in ("parameters", "environment", "timing", "weights_sha256")}
         self.run.config.update(measured | {"data_set": found["data"]}, allow_val_change=True)
-        for index, layer in enumerate(layers, start=1):
+        for index, layer in enumerate(found["layers"], start=1):
             numbers = {f"layer/{key}": layer[key] for key in LAYER_COLUMNS if layer[key] is not None}
             self.rows.append({"layer/index": index} | numbers)
             self.log(self.rows[-1], found["step"] + index)
 
 
-def upload_sweep(job: dict[str, Any], tracker: Tracker, directory: Path) -> None:
+def upload_sweep(job: dict[str, Any], tracker: Tracker) -> None:
     """A sweep's own W&B run: its jobs as a table, its report's page and figures. Raises as `begin`.
 
     Its id is made from the sweep's name: a sweep that is started again adds a step to it.
     """
     group, page = job["group"], Path(job["page"])
     run_id = f"sweep-{hashlib.sha256(group.encode()).hexdigest()[:12]}"
-    run = begin(tracker, directory, run_id, group, group=group, job_type="sweep")
+    run = begin(tracker, Path(job["results"]) / "wandb", run_id, group, group=group, job_type="sweep")
     figures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in sorted(page.parent.rglob("*.png"))}
     run.log(figures | {"report": wandb.Html(page.read_text(), inject=False)})
-    run.summary["jobs"] = table(list(job["rows"][0]), [list(row.values()) for row in job["rows"]])
+    run.summary["jobs"] = wandb.Table(list(job["rows"][0]), [list(row.values()) for row in job["rows"]])
     finish(run, 0)
-
-
-def table(columns: list[Any], rows: list[Any]) -> Any:
-    """A W&B table."""
-    return wandb.Table(columns=columns, data=rows)
 
 
 def begin(tracker: Tracker, directory: Path, run_id: str, name: str, **about: Any) -> Any:
@@ -156,30 +136,12 @@ def begin(tracker: Tracker, directory: Path, run_id: str, name: str, **about: An
     else:
         for old in directory.glob(f"wandb/offline-run-*-{run_id}"):
             shutil.rmtree(old, ignore_errors=True)
-    settings = wandb.Settings(
-        init_timeout=tracker.timeout,
-        finish_timeout=tracker.timeout,
-        finish_timeout_raises=True,
-        silent=True,
-        console="off",
-        symlink=False,
-        disable_git=True,
-        disable_code=True,
-        x_save_requirements=False,
-    )
+    limits = {"init_timeout": tracker.timeout, "finish_timeout": tracker.timeout, "finish_timeout_raises": True}
+    nothing_else = {"disable_git": True, "disable_code": True, "x_save_requirements": False, "symlink": False}
+    about |= {"settings": limits | nothing_else | {"silent": True, "console": "off"}, "dir": str(directory)}
+    about |= {"mode": tracker.mode, "project": tracker.project, "entity": tracker.entity, "resume": "allow"}
     try:
-        run: Any = wandb.init(
-            id=run_id,
-            name=name,
-            mode=tracker.mode,  # type: ignore[arg-type]  # one of config.TRACKER_MODES
-            project=tracker.project,
-            entity=tracker.entity,
-            dir=str(directory),
-            resume="allow",
-            reinit="create_new",  # several runs of one process are followed at once
-            settings=settings,
-            **about,
-        )
+        run: Any = wandb.init(id=run_id, name=name, reinit="create_new", **about)  # it follows several runs at once
     except wandb.Error as error:
         raise wandb_error(error) from None
     link(directory, name, Path(run.settings.sync_dir))
@@ -211,7 +173,6 @@ def wandb_error(error: wandb.Error) -> UserError:
 
 
 def server() -> str:
-    """The address of the W&B server."""
     return str(wandb.setup().settings.base_url)
 
 
@@ -246,10 +207,9 @@ def read_config(folder: Path) -> Config:
 
 def read_status(folder: Path) -> dict[str, Any]:
     """How far the run is, or how it ended. Raises UserError if status.json cannot be read."""
-    found = status.read(folder)
-    if found is None:
-        raise UserError("RUN", folder, "is not the folder of a run: it has no status.json that can be read")
-    return found
+    if found := status.read(folder):
+        return found
+    raise UserError("RUN", folder, "is not the folder of a run: it has no status.json that can be read")
 
 
 def wandb_id(folder: Path, run_id: str) -> str:
