@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ablation.config.command_line import translate
 from ablation.errors import UserError
 from ablation.interrupts import asked_for
-from ablation.program import USER_MISTAKE
+
 from ablation.runs.record.outcome import Outcome
 
 
@@ -27,7 +27,7 @@ def job(work: Callable[[], Outcome]) -> Outcome:
         status = outcome.exit_status
     except (UserError, OmegaConfBaseException) as error:
         outcome = not_begun(error if isinstance(error, UserError) else translate(error))
-        status = USER_MISTAKE
+        status = 2
     if HydraConfig.get().mode == RunMode.RUN:
         leave(status)
     return outcome
