@@ -34,7 +34,6 @@ def environment(device: torch.device, precision: str, fused: bool, deterministic
 
 
 def installed(package: str) -> str | None:
-    """The version of an installed package."""
     try:
         return version(package)
     except PackageNotFoundError:
