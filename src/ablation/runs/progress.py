@@ -38,7 +38,6 @@ class Display:
 
 
 def describe(row: dict[str, Any]) -> str:
-    """A history row in a few words; errors in percent."""
     val = f"  val {row['val_error']:.2f}%" if row["val_error"] is not None else ""
     train = f"loss {row['running_train_loss']:.4f}  train {row['running_train_error']:.2f}%"
     return f"{train}{val}  test {row['test_error']:.2f}%  lr {row['lr']:.4g}  {row['images_per_second']:,.0f} img/s"

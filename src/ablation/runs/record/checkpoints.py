@@ -15,7 +15,7 @@ from ablation.config.identity import SCHEMA
 from ablation.errors import UserError
 from ablation.runs.record.files import sealed, unsealed, write_atomically
 
-NEWEST, PREVIOUS = NAMES = ("checkpoint.pt", "checkpoint.previous.pt")
+NEWEST, PREVIOUS = NAMES = ("checkpoint.pt", "checkpoint.previous.pt")  # newest first
 START_ANEW = "overwrite=true starts anew and keeps this folder aside"
 State = dict[str, Any]
 
@@ -66,7 +66,6 @@ def load(folder: Path, warn: Callable[[str], None]) -> State | None:
 
 
 def present(folder: Path) -> list[str]:
-    """The names of the folder's checkpoints, newest first."""
     return [name for name in NAMES if (folder / name).exists()]
 
 
