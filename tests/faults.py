@@ -70,7 +70,6 @@ def arguments(results: Path, every: int) -> list[str]:
 
 
 def ends(results: Path) -> dict[str, object]:
-    """What must be equal, by run."""
     return {folder.name: essence(folder) for folder in sorted((results / "runs").iterdir())}
 
 

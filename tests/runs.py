@@ -25,28 +25,18 @@ TRAIN = Path(__file__).resolve().parent.parent / "src" / "train.py"
 TAKE_STEP = "ablation.training.step.Training.take_step"
 
 SMALL = (
-    "data=digits",
-    "data.batch_size=256",  # 5 steps an epoch
-    "model.depth=8",
-    "model.width=4",
-    "schedule=onecycle",
-    "schedule.steps=12",
-    "augmentation=none",
-    "trainer.device=cpu",
-    "trainer.precision=float32",
-    "trainer.progress=false",
-    "trainer.checkpoint_every=3",
+    *("data=digits", "data.batch_size=256"),  # 5 steps an epoch
+    *("model.depth=8", "model.width=4", "schedule=onecycle", "schedule.steps=12", "augmentation=none"),
+    *("trainer.device=cpu", "trainer.precision=float32", "trainer.progress=false", "trainer.checkpoint_every=3"),
     "tracker=disabled",
 )
 
 
 def small(results: Path, *overrides: str) -> Config:
-    """The configuration of a small run."""
     return compose.compose([*SMALL, f"results={results}", *overrides])
 
 
 def finish(config: Config) -> Outcome:
-    """Run it as a job does."""
     return run(config)
 
 
@@ -60,12 +50,10 @@ def cut_off(config: Config, after: int) -> None:
 
 
 def started(config: Config) -> Steps:
-    """The run, to be taken step by step."""
     return stepwise(config, Interrupts())
 
 
 def end_of(steps: Steps) -> Outcome:
-    """The outcome of the run, taken to its end."""
     while True:
         try:
             next(steps)
@@ -75,7 +63,6 @@ def end_of(steps: Steps) -> Outcome:
 
 
 def folder_of(results: Path) -> Path:
-    """The one run folder."""
     (folder,) = (results / "runs").iterdir()
     return folder
 
@@ -93,12 +80,10 @@ def essence(folder: Path) -> dict[str, Any]:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """The run's history."""
     return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 def status_of(folder: Path) -> dict[str, Any]:
-    """The run's status file."""
     status: dict[str, Any] = json.loads((folder / "status.json").read_text())
     return status
 
@@ -117,7 +102,6 @@ def in_process(monkeypatch: pytest.MonkeyPatch, *arguments: str, program: str = 
 
 
 def train(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """`python src/train.py ARGUMENTS`, started."""
     command = [sys.executable, str(TRAIN), *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -129,12 +113,10 @@ class Killed(BaseException):
 
 
 def die(*_: object, **__: object) -> None:
-    """Stands in for the function in which the process is to die."""
     raise Killed
 
 
 def dies(function: Callable[..., object], *arguments: object) -> None:
-    """Call it; it must be killed."""
     with pytest.raises(Killed):
         function(*arguments)
 

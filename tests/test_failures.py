@@ -22,8 +22,6 @@ from ablation.runs.record import checkpoints
 from ablation.runs.run import stepwise
 from ablation.training.step import Training
 
-# One failing run
-
 
 def test_non_finite_loss_names_step_rate_and_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outcome = runs.finish(runs.small(tmp_path, "optimizer.lr=1e30", "trainer.checkpoint_every=1"))
@@ -82,9 +80,6 @@ def test_a_fault_leaves_its_traceback_in_the_folder(
     assert not (folder / "traceback.txt").exists()
 
 
-# In a sweep
-
-
 def test_the_other_jobs_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,9 +118,6 @@ def test_equal_jobs_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     arguments = ["-m", *runs.SMALL, f"results={tmp_path}", "model.residual=false", "shortcut=A,B"]
     assert runs.in_process(monkeypatch, *arguments) == 0
     assert "2 combinations are 1 different runs" in capfd.readouterr().out
-
-
-# Signals and the time limit
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP])
@@ -287,9 +279,6 @@ def test_a_signal_after_the_reader_of_its_lines_is_gone(tmp_path: Path, started:
     assert state["training"]["step"] == status["step"]
 
 
-# The lock
-
-
 def test_two_processes_never_train_one_run(tmp_path: Path, started: Start, capsys: pytest.CaptureFixture[str]) -> None:
     """The lock says who holds it, and a killed process holds nothing; nor does a generator that was closed."""
     config = runs.small(tmp_path, "schedule.steps=4000")
@@ -325,9 +314,6 @@ def test_finished_by_another_process_in_the_meantime(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(trainer, "load_data", meanwhile)
     assert runs.finish(config).state == "skipped"
-
-
-# Files
 
 
 def full_disk(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

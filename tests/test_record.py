@@ -89,7 +89,7 @@ def test_what_is_no_file_is_unreadable_and_no_hang(tmp_path: Path) -> None:
 def test_an_interpolation_stays_text(tmp_path: Path) -> None:
     made = json.loads(COMMITTED[0].read_text())
     made["config"]["optimizer"]["weight_decay"] = "${oc.env:HOME}"
-    record.write(tmp_path, made)
+    (tmp_path / "record.json").write_text(json.dumps(made))
     assert record.read(tmp_path / "record.json")["config"]["optimizer"]["weight_decay"] == "${oc.env:HOME}"
 
 

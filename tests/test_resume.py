@@ -145,7 +145,7 @@ def test_killed_while_finishing(kept: str, tmp_path: Path, monkeypatch: pytest.M
     unlink = Path.unlink
     points = {
         "last checkpoint": ("ablation.training.step.Training.evaluate", runs.die),
-        "weights.pt": ("ablation.runs.record.record.write", runs.die),
+        "weights.pt": ("ablation.runs.finish.write_json", runs.die),
         "record.json": ("ablation.runs.record.checkpoints.remove", runs.die),
         "newest checkpoint": (
             "pathlib.Path.unlink",

@@ -34,7 +34,6 @@ def environment(device: torch.device, precision: str, fused: bool, deterministic
 
 
 def installed(package: str) -> str | None:
-    """The version of an installed package."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -56,6 +55,5 @@ def git_state() -> tuple[str | None, bool | None]:
 
 
 def git(*arguments: str) -> str:
-    """What git prints in the checkout; a name that is not UTF-8 is no error."""
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True, timeout=10)
-    return done.stdout.decode(errors="replace").strip()
+    return done.stdout.decode(errors="replace").strip()  # a name that is not UTF-8 is no error

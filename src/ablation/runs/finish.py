@@ -1,41 +1,36 @@
 """The end of a run: the final iterate is measured, its weights and its record are written, the checkpoints removed."""
 
 import hashlib
-import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ablation.analysis.layers import gradient_norms, response_stds
 from ablation.config.identity import SCHEMA
 from ablation.networks.resnet import parameter_count
 from ablation.runs.environment import environment
-from ablation.runs.record import checkpoints, history, record
-from ablation.runs.record.files import write_atomically
+from ablation.runs.record import checkpoints, history
+from ablation.runs.record.files import write_atomically, write_json
 from ablation.runs.record.record import finite
 from ablation.runs.trainer import Trainer
-
-IN_LAST_ROW = ("running_train_error", "running_train_loss", "test_error", "test_loss", "val_error", "val_loss")
-"""What the history's last row has measured of the final iterate."""
 
 
 def finish(trainer: Trainer) -> dict[str, Any]:
     """Write weights.pt and record.json, remove the checkpoints, and return the record."""
     training, config, folder = trainer.training, trainer.config, trainer.folder
-    history.write(trainer.history, trainer.rows)  # whole, should somebody have moved or deleted it meanwhile
+    history.write(folder.path, trainer.history)  # whole, should somebody have moved or deleted it meanwhile
     test, train = training.evaluate(trainer.data.test), training.evaluate(trainer.data.train)
-    best, last = trainer.best, trainer.rows[-1]
-    selected_on_test = config.selection == "best_test"
-    weights = best["weights"] if selected_on_test else training.network.state_dict()
+    best, last = trainer.best, trainer.history[-1]
+    on_test = config.selection == "best_test"
+    weights = best["weights"] if on_test else training.network.state_dict()
     weights = {name: value.cpu() for name, value in weights.items()}
-    buffer = io.BytesIO()  # on a full disk torch.save raises a RuntimeError in place of an OSError
-    torch.save(weights, buffer)
-    write_atomically(folder.path / "weights.pt", lambda file: file.write(buffer.getbuffer()))
+    data = checkpoints.serialized(weights)
+    write_atomically(folder.path / "weights.pt", lambda file: file.write(data))
     as_run = config.to_dict()
     as_run["trainer"]["precision"] = trainer.precision  # what `auto` became
-    made = {
+    measured_last = ("running_train_error", "running_train_loss", "test_error", "test_loss", "val_error", "val_loss")
+    record = {
         "schema": SCHEMA,
         "name": folder.name,
         "id": folder.identity,
@@ -44,12 +39,12 @@ def finish(trainer: Trainer) -> dict[str, Any]:
         "metrics": {
             "train_error": train.error,
             "train_loss": finite(train.loss),
-            **{key: last[key] for key in IN_LAST_ROW},
+            **{key: last[key] for key in measured_last},
             "best_test_error": best["error"],
             "best_test_step": best["step"],
-            "selected_test_error": best["error"] if selected_on_test else test.error,
-            "selected_step": best["step"] if selected_on_test else training.step,
-            "selected_on": "test" if selected_on_test else None,
+            "selected_test_error": best["error"] if on_test else test.error,
+            "selected_step": best["step"] if on_test else training.step,
+            "selected_on": "test" if on_test else None,
         },
         "parameters": parameter_count(training.network),
         "seed": config.seed,
@@ -63,13 +58,12 @@ def finish(trainer: Trainer) -> dict[str, Any]:
         "confusion": test.confusion.tolist(),
         "weights_sha256": digest(weights),
     }
-    record.write(folder.path, made)
+    write_json(folder.path / "record.json", record)
     checkpoints.remove(folder.path)
-    return made
+    return record
 
 
 def describe_data(trainer: Trainer) -> dict[str, Any]:
-    """Which images the numbers are of."""
     splits = trainer.data
     return {
         "name": trainer.config.data.name,
@@ -84,14 +78,12 @@ def describe_data(trainer: Trainer) -> dict[str, Any]:
 
 def timing(trainer: Trainer) -> dict[str, Any]:
     """Seconds in all the processes that worked on the run, and the training's images per second."""
-    wall, train = trainer.seconds(), trainer.train_seconds
-    now = datetime.now(UTC)
-    started = datetime.fromtimestamp(now.timestamp() - wall, UTC)
+    wall, train, now = trainer.seconds(), trainer.train_seconds, datetime.now(UTC)
     return {
         "wall_seconds": wall,
         "train_seconds": train,
         "images_per_second": trainer.training.step * trainer.training.batch_size / max(train, 1e-9),
-        "started": started.isoformat(timespec="seconds"),
+        "started": (now - timedelta(seconds=wall)).isoformat(timespec="seconds"),
         "finished": now.isoformat(timespec="seconds"),
         "resumed_at": trainer.resumed_at,
     }
@@ -99,25 +91,24 @@ def timing(trainer: Trainer) -> dict[str, Any]:
 
 def layers(trainer: Trainer) -> list[dict[str, Any]]:
     """Per 3x3 convolution, in network order: the response's standard deviation, gradient norms at start and end."""
-    network, train, normalization = trainer.training.network, trainer.data.train, trainer.training.normalization
-    stds, at_end = response_stds(network, train, normalization), gradient_norms(network, train, normalization)
+    subject = trainer.training.network, trainer.data.train, trainer.training.normalization
+    stds, start, end = response_stds(*subject), trainer.gradients_at_start, gradient_norms(*subject)
     return [
         {
             "name": name,
             "response_std": finite(std),
-            "gradient_norm_start": finite(trainer.gradients_at_start[name]),
-            "gradient_norm_end": finite(at_end[name]),
+            "gradient_norm_start": finite(start[name]),
+            "gradient_norm_end": finite(end[name]),
         }
         for name, std in stds.items()
     ]
 
 
-def result_line(made: dict[str, Any]) -> str:
+def result_line(record: dict[str, Any]) -> str:
     """The last line of a finished run; a number that was selected on the test set is never shown without that label."""
-    metrics = made["metrics"]
+    metrics, stopped = record["metrics"], " (stopped early)" if record["stopped_early"] else ""
     final = f"train error {metrics['train_error']:.2f} %, test error {metrics['test_error']:.2f} %"
-    where = f"step {made['step']}" + (" (stopped early)" if made["stopped_early"] else "")
-    line = f"done at {where}: {final}"
+    line = f"done at step {record['step']}{stopped}: {final}"
     if metrics["selected_on"] is None:
         return line
     error, step = metrics["selected_test_error"], metrics["selected_step"]

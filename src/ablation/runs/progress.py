@@ -6,8 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-REFRESH_STEPS = 10
-"""Steps between two updates of the bar, which must cost nothing."""
+REFRESH_STEPS = 10  # between two updates of the bar, which must cost nothing
 
 
 class Display:
@@ -24,31 +23,21 @@ class Display:
             self.bar.start()
 
     def step(self, step: int) -> None:
-        """Show that a step was taken."""
         if self.bar and step % REFRESH_STEPS == 0:
             self.bar.update(self.task, completed=step)
 
     def row(self, row: dict[str, Any]) -> None:
-        """Show a history row."""
         if self.bar:
             self.bar.update(self.task, completed=row["step"], latest=describe(row))
         elif self.lines:
             print(f"{self.name}  step {row['step']}/{self.steps}  {describe(row)}", flush=True)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
         if self.bar:
             self.bar.stop()
 
 
 def describe(row: dict[str, Any]) -> str:
-    """A history row in a few words; errors in percent."""
-    parts = [
-        f"loss {row['running_train_loss']:.4f}",
-        f"train {row['running_train_error']:.2f}%",
-        f"val {row['val_error']:.2f}%" if row["val_error"] is not None else "",
-        f"test {row['test_error']:.2f}%",
-        f"lr {row['lr']:.4g}",
-        f"{row['images_per_second']:,.0f} img/s",
-    ]
-    return "  ".join(filter(None, parts))
+    val = f"  val {row['val_error']:.2f}%" if row["val_error"] is not None else ""
+    train = f"loss {row['running_train_loss']:.4f}  train {row['running_train_error']:.2f}%"
+    return f"{train}{val}  test {row['test_error']:.2f}%  lr {row['lr']:.4g}  {row['images_per_second']:,.0f} img/s"

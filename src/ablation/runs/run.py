@@ -12,8 +12,11 @@ from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
 from ablation.runs.finish import finish, result_line
+from ablation.runs.record import status
+from ablation.runs.record.checkpoints import State
 from ablation.runs.record.files import write_atomically
-from ablation.runs.record.folder import Busy, RunFolder
+from ablation.runs.record.folder import RunFolder
+from ablation.runs.record.lock import Busy, held
 from ablation.runs.record.outcome import Outcome
 from ablation.runs.trainer import Diverged, Trainer
 from ablation.training import devices
@@ -51,10 +54,10 @@ def stepwise(config: Config, interrupts: Interrupts, alone: bool = True) -> Step
     try:
         try:
             trainer = Trainer(config, folder, device, precision)  # wrong input shows here, before anything is written
-        except UserError:
-            raise
         except Exception as error:  # such as a device out of memory, or a fault in a user's own shortcut
-            with folder.held():
+            if isinstance(error, UserError):
+                raise
+            with held(folder.path):
                 return failed(folder, 0, config.schedule.steps, error)
         with folder.open(config) as (record, checkpoint):
             if record is not None:  # finished by another process meanwhile
@@ -65,7 +68,7 @@ def stepwise(config: Config, interrupts: Interrupts, alone: bool = True) -> Step
         return Outcome(folder.name, folder.path, "busy", str(busy))
 
 
-def guarded(trainer: Trainer, checkpoint: dict[str, Any] | None, interrupts: Interrupts, alone: bool) -> Steps:
+def guarded(trainer: Trainer, checkpoint: State | None, interrupts: Interrupts, alone: bool) -> Steps:
     """Train and finish in the opened folder; however it ends, status.json says so at once."""
     folder, training, steps = trainer.folder, trainer.training, trainer.config.schedule.steps
     try:
@@ -74,17 +77,15 @@ def guarded(trainer: Trainer, checkpoint: dict[str, Any] | None, interrupts: Int
             trainer.status("interrupted", left)
             return Outcome(folder.name, folder.path, "interrupted", left)
         record = finish(trainer)
-    except UserError as error:
-        note_failure(folder, training.step, steps, error)
-        raise
     except Exception as error:
-        if (reason := interrupts.reason) and not isinstance(error, Diverged):
-            # Ctrl-C also ends Triton's compilers, which makes the step fail; the traceback is kept all the same
-            note_failure(folder, training.step, steps, error)
-            message = f"{reason}, in the middle of a step ({type(error).__name__}); goes on from its last checkpoint"
-            trainer.status("interrupted", message)
-            return Outcome(folder.name, folder.path, "interrupted", message)
-        return failed(folder, training.step, steps, error)
+        reason = interrupts.reason
+        if reason is None or isinstance(error, Diverged | UserError):
+            return failed(folder, training.step, steps, error)
+        # Ctrl-C also ends Triton's compilers, which makes the step fail; the traceback is kept all the same
+        write_traceback(folder, error)
+        message = f"{reason}, in the middle of a step ({type(error).__name__}); goes on from its last checkpoint"
+        trainer.status("interrupted", message)
+        return Outcome(folder.name, folder.path, "interrupted", message)
     except BaseException:  # the generator was closed by a launcher, or a batch system raised SystemExit
         trainer.status("interrupted", "ended at once; goes on from its last checkpoint")
         raise
@@ -95,23 +96,23 @@ def guarded(trainer: Trainer, checkpoint: dict[str, Any] | None, interrupts: Int
 
 
 def skipped(folder: RunFolder, record: dict[str, Any]) -> Outcome:
-    """The outcome of a run that was done before."""
     print(f"{folder.name}: done; {folder.path / 'record.json'}", flush=True)
     return Outcome(folder.name, folder.path, "skipped", "it was done before", record["metrics"])
 
 
 def failed(folder: RunFolder, step: int, steps: int, error: Exception) -> Outcome:
-    """Note the failure in the folder, and say where to look."""
-    note_failure(folder, step, steps, error)
+    """Note the failure in the folder, and say where to look. Raises `error` again if it is a UserError."""
+    write_traceback(folder, error)
+    status.write(folder.path, folder.identity, "failed", step, steps, str(error))
+    if isinstance(error, UserError):
+        raise error
     message = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}".splitlines()[0]
     print(f"{folder.name}: failed: {message}; traceback in {folder.path / 'traceback.txt'}", flush=True)
     return Outcome(folder.name, folder.path, "failed", message)
 
 
-def note_failure(folder: RunFolder, step: int, steps: int, error: Exception) -> None:
-    """Write traceback.txt and status.json, as far as the folder can be written."""
+def write_traceback(folder: RunFolder, error: Exception) -> None:
     text = "".join(traceback.format_exception(error))
-    with suppress(UserError, OSError):
+    with suppress(UserError, OSError):  # a folder that cannot be written
         folder.path.mkdir(parents=True, exist_ok=True)
         write_atomically(folder.path / "traceback.txt", lambda file: file.write(text.encode()))
-    folder.status("failed", step, steps, str(error))

@@ -19,7 +19,7 @@ from ablation.interrupts import Interrupts
 from ablation.networks.fused import fuse, fusible
 from ablation.runs.build import build_training, load_data
 from ablation.runs.progress import Display
-from ablation.runs.record import checkpoints, history
+from ablation.runs.record import checkpoints, history, status
 from ablation.runs.record.checkpoints import State
 from ablation.runs.record.folder import RunFolder
 from ablation.runs.record.record import finite
@@ -30,6 +30,10 @@ from ablation.training.evaluation import Evaluation
 
 class Diverged(Exception):
     """The loss is not finite; the message names the step, the learning rate and the last good checkpoint."""
+
+
+KEPT = ("gradients_at_start", "best", "history", "train_seconds")
+"""The attributes of a Trainer that a checkpoint holds as they are."""
 
 
 class Trainer:
@@ -47,12 +51,16 @@ class Trainer:
             fuse(self.training.network)
         self.gradients_at_start: dict[str, float] = {}
         self.best: dict[str, Any] = {"error": math.inf, "step": 0, "evaluations_since": 0, "weights": None}
-        self.history, self.rows = folder.path / "history.jsonl", list[history.Row]()
-        self.stopped_early = False
+        self.history: list[history.Row] = []
+        self.train_seconds = 0.0
         self.resumed_at = self.saved_at = 0
         self.began = self.window_began = time.perf_counter()
         """When the run, and the history row under way, would have begun had this process done all of it."""
-        self.train_seconds = 0.0
+
+    @property
+    def stopped_early(self) -> bool:
+        patience = self.config.early_stopping
+        return patience is not None and self.best["evaluations_since"] >= patience
 
     def train(self, checkpoint: State | None, interrupts: Interrupts, alone: bool) -> Generator[None, None, str | None]:
         """Train from `checkpoint`, or from the start, to the last step; a checkpoint is written at the end.
@@ -64,11 +72,12 @@ class Trainer:
         self.start(checkpoint)
         tracker.follow(self.folder.path, config.tracker.mode, config.tracker.timeout)
         steps, every = config.schedule.steps, config.trainer.evaluate_every or training.steps_per_epoch
-        display = Display(self.folder.name, training.step, steps, config.trainer.progress, alone)
-        with closing(display):
+        with closing(Display(self.folder.name, training.step, steps, config.trainer.progress, alone)) as display:
             while training.step < steps and not self.stopped_early:
                 if reason := interrupts.reason:
-                    return self.leave(reason)
+                    self.save_checkpoint()
+                    command = "the same command" + (" without overwrite=true" if config.overwrite else "")
+                    return f"{reason}; left at step {training.step}; {command} goes on from there"
                 training.take_step()
                 display.step(training.step)
                 yield
@@ -82,22 +91,26 @@ class Trainer:
 
     def start(self, checkpoint: State | None) -> None:
         """Go on from `checkpoint`, or begin. Raises UserError if it is of another run, data set or version."""
+        training, folder = self.training, self.folder
         if checkpoint is None:
             self.began = self.window_began = time.perf_counter()
-            network, normalization = self.training.network, self.training.normalization
-            self.gradients_at_start = gradient_norms(network, self.data.train, normalization)
+            self.gradients_at_start = gradient_norms(training.network, self.data.train, training.normalization)
         else:
-            if checkpoint["id"] != self.folder.identity:
-                raise UserError("checkpoint", self.folder.path, f"belongs to run {checkpoint['id']}, not to this one")
+            if checkpoint["id"] != folder.identity:
+                raise UserError("checkpoint", folder.path, f"belongs to run {checkpoint['id']}, not to this one")
             if checkpoint["data"] != self.data.checksum:
                 raise UserError("data.root", self.config.data_root, "its data is not what this run began with")
             try:
-                self.restore(checkpoint)
+                training.load_state_dict(checkpoint["training"])
+                vars(self).update({key: checkpoint[key] for key in KEPT})
+                self.began = time.perf_counter() - checkpoint["seconds"]
+                self.window_began = time.perf_counter() - checkpoint["window_seconds"]
             except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
                 allowed = f"does not fit this version ({type(error).__name__}: {error}); {checkpoints.START_ANEW}"
-                raise UserError("checkpoint", self.folder.path, allowed) from error
-            print(f"{self.folder.name}: goes on at step {self.resumed_at} of {self.config.schedule.steps}", flush=True)
-        history.write(self.history, self.rows)  # without rows that a cut-off process wrote: their steps come again
+                raise UserError("checkpoint", folder.path, allowed) from error
+            self.resumed_at = self.saved_at = training.step
+            print(f"{folder.name}: goes on at step {training.step} of {self.config.schedule.steps}", flush=True)
+        history.write(folder.path, self.history)  # without rows that a cut-off process wrote: their steps come again
         self.status("running")
 
     def save_checkpoint(self) -> None:
@@ -108,37 +121,11 @@ class Trainer:
         if self.training.step == self.saved_at:
             return
         self.stop_if_diverged()
-        state = {
-            "id": self.folder.identity,
-            "data": self.data.checksum,
-            "training": self.training.state_dict(),
-            "gradients_at_start": self.gradients_at_start,
-            "best": self.best,
-            "history": self.rows,
-            "stopped_early": self.stopped_early,
-            "seconds": self.seconds(),
-            "train_seconds": self.train_seconds,
-            "window_seconds": time.perf_counter() - self.window_began,
-        }
-        checkpoints.save(self.folder.path, state)
+        state = {"id": self.folder.identity, "data": self.data.checksum, "training": self.training.state_dict()}
+        times = {"seconds": self.seconds(), "window_seconds": time.perf_counter() - self.window_began}
+        checkpoints.save(self.folder.path, state | {key: getattr(self, key) for key in KEPT} | times)
         self.saved_at = self.training.step
         self.status("running")
-
-    def restore(self, state: State) -> None:
-        """Become what `save_checkpoint` saw. Raises various errors for a state of another shape."""
-        self.training.load_state_dict(state["training"])
-        self.gradients_at_start, self.best = state["gradients_at_start"], state["best"]
-        self.stopped_early, self.train_seconds = state["stopped_early"], state["train_seconds"]
-        self.began = time.perf_counter() - state["seconds"]
-        self.window_began = time.perf_counter() - state["window_seconds"]
-        self.resumed_at = self.saved_at = self.training.step
-        self.rows = state["history"]
-
-    def leave(self, reason: str) -> str:
-        """Write a checkpoint; return how to go on."""
-        self.save_checkpoint()
-        command = "the same command without overwrite=true" if self.config.overwrite else "the same command"
-        return f"{reason}; left at step {self.training.step}; {command} goes on from there"
 
     def settled(self) -> Generator[None, None, None]:
         """Let other runs go on until the device is done with this one's work."""
@@ -157,8 +144,7 @@ class Trainer:
         for images in sets:
             training.begin_evaluation(images)
         yield from self.settled()
-        test, *rest = (training.evaluation(images) for images in sets)
-        val = rest[0] if rest else None
+        test, *val = (training.evaluation(images) for images in sets)
         row = {
             "step": training.step,
             "epoch": training.epoch,
@@ -168,13 +154,13 @@ class Trainer:
             "objective": sums.objective,
             "test_loss": finite(test.loss),
             "test_error": test.error,
-            "val_loss": finite(val.loss) if val else None,
-            "val_error": val.error if val else None,
+            "val_loss": finite(val[0].loss) if val else None,
+            "val_error": val[0].error if val else None,
             "images_per_second": sums.steps * training.batch_size / seconds,
             "wall_seconds": self.seconds(),
         }
-        history.append(self.history, row)
-        self.rows.append(row)
+        history.append(self.folder.path, row)
+        self.history.append(row)
         self.note_best(test)
         if training.step % training.steps_per_epoch == 0:
             training.schedule.end_epoch(sums.objective)
@@ -187,8 +173,7 @@ class Trainer:
         training, what = self.training, "loss"
         bad_step = int(training.first_bad_step)
         if bad_step < 0:
-            weights = [value.isfinite().all() for value in training.network.state_dict().values()]
-            if bool(torch.stack(weights).all()):
+            if bool(torch.stack([value.isfinite().all() for value in training.network.state_dict().values()]).all()):
                 return
             bad_step, what = training.step - 1, "network"  # the update broke it although the loss was finite
         good = self.folder.path / checkpoints.NEWEST
@@ -197,21 +182,19 @@ class Trainer:
         raise Diverged(f"the {what} is not finite at step {bad_step}, learning rate {rate:g}; {kept}")
 
     def note_best(self, test: Evaluation) -> None:
-        """Remember the least test error and, if it selects the result, its weights; stop early if asked to."""
-        best = self.best
-        if test.error < best["error"]:
-            best |= {"error": test.error, "step": self.training.step, "evaluations_since": 0}
-            if self.config.selection == "best_test":
-                best["weights"] = {name: value.clone() for name, value in self.training.network.state_dict().items()}
-        else:
-            best["evaluations_since"] += 1
-        patience = self.config.early_stopping
-        self.stopped_early = patience is not None and best["evaluations_since"] >= patience
+        """Remember the least test error so far and, if it selects the result, its weights."""
+        if test.error >= self.best["error"]:
+            self.best["evaluations_since"] += 1
+            return
+        self.best |= {"error": test.error, "step": self.training.step, "evaluations_since": 0}
+        if self.config.selection == "best_test":
+            network = self.training.network
+            self.best["weights"] = {name: value.clone() for name, value in network.state_dict().items()}
 
     def seconds(self) -> float:
         """Seconds of the run so far, in all the processes that worked on it."""
         return time.perf_counter() - self.began
 
     def status(self, state: str, message: str = "") -> None:
-        """Write status.json."""
-        self.folder.status(state, self.training.step, self.config.schedule.steps, message)
+        path, identity = self.folder.path, self.folder.identity
+        status.write(path, identity, state, self.training.step, self.config.schedule.steps, message)

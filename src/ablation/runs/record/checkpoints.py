@@ -15,10 +15,8 @@ from ablation.config.identity import SCHEMA
 from ablation.errors import UserError
 from ablation.runs.record.files import sealed, unsealed, write_atomically
 
-NEWEST, PREVIOUS = NAMES = ("checkpoint.pt", "checkpoint.previous.pt")
-
+NEWEST, PREVIOUS = NAMES = ("checkpoint.pt", "checkpoint.previous.pt")  # newest first
 START_ANEW = "overwrite=true starts anew and keeps this folder aside"
-
 State = dict[str, Any]
 
 
@@ -27,9 +25,7 @@ def save(folder: Path, state: State) -> None:
 
     A process killed at any point leaves a whole checkpoint.
     """
-    buffer = io.BytesIO()
-    torch.save({"schema": SCHEMA} | state, buffer)
-    data = sealed(buffer.getvalue())
+    data = sealed(serialized({"schema": SCHEMA} | state))
 
     def write(file: IO[bytes]) -> None:
         file.write(data)
@@ -43,6 +39,13 @@ def save(folder: Path, state: State) -> None:
             os.replace(folder / NEWEST, folder / PREVIOUS)
 
     write_atomically(folder / NEWEST, write)
+
+
+def serialized(state: State) -> bytes:
+    """What torch.save writes, in memory: on a full disk it raises a RuntimeError in place of an OSError."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
 
 
 def load(folder: Path, warn: Callable[[str], None]) -> State | None:
@@ -63,7 +66,6 @@ def load(folder: Path, warn: Callable[[str], None]) -> State | None:
 
 
 def present(folder: Path) -> list[str]:
-    """The names of the checkpoints in the folder, newest first."""
     return [name for name in NAMES if (folder / name).exists()]
 
 

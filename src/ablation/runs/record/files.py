@@ -57,7 +57,6 @@ def remove_temporary(folder: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """The error for a full disk or a read-only folder."""
     return UserError("results", path, f"cannot be written: {error.strerror or error}; what was there is left as it was")
 
 

@@ -5,7 +5,8 @@ results/runs/<name>-<identity>/
     history.jsonl    a row per evaluation                record.json      written once, when the run is finished
     checkpoint*.pt   while it is not finished            weights.pt       the result's state dict
     traceback.txt    if it failed
-results/locks/       a lock per run, outside its folder, so that one rename can move the folder to results/replaced/
+results/locks/       a lock per run
+results/replaced/    what overwrite=true or a damaged record moved aside
 """
 
 from collections.abc import Iterator
@@ -15,17 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from ablation.config.identity import SCHEMA
 from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.runs.record import checkpoints, record, status
 from ablation.runs.record.files import cannot_write, read_json, remove_temporary, write_atomically
-
-
-class Busy(Exception):
-    """Another process trains this run; the message says which."""
+from ablation.runs.record.lock import Busy, held
 
 
 class RunFolder:
@@ -35,26 +32,6 @@ class RunFolder:
         self.identity = identity
         self.path = results / "runs" / f"{name}-{identity[:8]}"
         self.name = self.path.name
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the run's lock, which the system releases when the process ends, however it ends. Raises Busy."""
-        path = self.path.parent.parent / "locks" / f"{self.name}.lock"
-        lock = FileLock(path, thread_local=False)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout:
-            now = status.read(self.path) or {}
-            running = now.get("status") == "running"
-            holder = f"process {now.get('pid')} on {now.get('host')}" if running else "another process"
-            raise Busy(f"{holder} is training this run") from None
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        try:
-            yield
-        finally:
-            lock.release()
 
     def done(self) -> dict[str, Any] | None:
         """The record if the run is finished, else None; what a process left that was killed after it is cleared away.
@@ -72,8 +49,9 @@ class RunFolder:
             return None
         left = [*checkpoints.present(self.path), *self.path.glob("*.tmp")]
         if left or (status.read(self.path) or {}).get("status") != "done":
-            with suppress(Busy, UserError), self.held():  # its process is finishing, or the folder is read-only
-                self.status("done", found["step"], found["config"]["schedule"]["steps"])
+            with suppress(Busy, UserError), held(self.path):  # its process is finishing, or the folder is read-only
+                steps = found["config"]["schedule"]["steps"]
+                status.write(self.path, self.identity, "done", found["step"], steps)
                 checkpoints.remove(self.path)
                 remove_temporary(self.path)
         return found
@@ -85,7 +63,7 @@ class RunFolder:
         Then it gives (None, checkpoint) to resume from, or (None, None) for a new run. Raises Busy if another process
         trains the run, UserError if it cannot be gone on with or written.
         """
-        with self.held():
+        with held(self.path):
             if not config.overwrite and (found := self.done()) is not None:
                 yield found, None
                 return
@@ -109,18 +87,14 @@ class RunFolder:
             except UserError:
                 if not overwrite:
                     raise
-        reason = "record.json is damaged; " if has_record and not overwrite else ""
         if self.path.is_dir() and any(self.path.iterdir()):
-            print(f"{self.name}: {reason}what was there is kept at {self.set_aside()}", flush=True)
+            stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+            aside = self.path.parent.parent / "replaced" / f"{self.name}.{stamp}"
+            aside.parent.mkdir(exist_ok=True)
+            self.path.rename(aside)
+            reason = "record.json is damaged; " if has_record and not overwrite else ""
+            print(f"{self.name}: {reason}what was there is kept at {aside}", flush=True)
         return None
-
-    def set_aside(self) -> Path:
-        """Move the folder to results/replaced/ in one rename, and return where it is."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-        aside = self.path.parent.parent / "replaced" / f"{self.name}.{stamp}"
-        aside.parent.mkdir(exist_ok=True)
-        self.path.rename(aside)
-        return aside
 
     def begin(self, config: Config) -> None:
         """Make the folder, write down what is run, and clear away what a killed or failed process left."""
@@ -129,10 +103,6 @@ class RunFolder:
         (self.path / "traceback.txt").unlink(missing_ok=True)
         text = yaml.safe_dump(config.to_dict(), sort_keys=False)
         write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
-
-    def status(self, state: str, step: int, steps: int, message: str = "") -> None:
-        """Write how far the run is, or how it ended."""
-        status.write(self.path, self.identity, state, step, steps, message)
 
 
 def overwrote(path: Path) -> bool:

@@ -10,14 +10,15 @@ from ablation.runs.record.record import is_number
 Row = dict[str, Any]
 
 
-def write(path: Path, rows: list[Row]) -> None:
+def write(folder: Path, rows: list[Row]) -> None:
     """Write the whole file anew. Raises UserError if it cannot be written."""
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(folder / "history.jsonl", lambda file: file.write(text.encode()))
 
 
-def append(path: Path, row: Row) -> None:
+def append(folder: Path, row: Row) -> None:
     """Add a row. Raises UserError if the disk is full or the folder read-only."""
+    path = folder / "history.jsonl"
     try:
         with open(path, "a") as file:
             file.write(json.dumps(row) + "\n")
@@ -41,15 +42,9 @@ def read(path: Path) -> tuple[list[Row], int]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        if is_row(row):
+        numbers = isinstance(row, dict) and all(cell is None or is_number(cell) for cell in row.values())
+        if numbers and isinstance(row.get("step"), int):
             rows[row["step"]] = row
         else:
             unreadable += 1
     return [rows[step] for step in sorted(rows)], unreadable
-
-
-def is_row(value: Any) -> bool:
-    """Whether it has a step, and numbers or null for the rest."""
-    if not isinstance(value, dict) or not isinstance(value.get("step"), int):
-        return False
-    return all(cell is None or is_number(cell) for cell in value.values())

@@ -1,10 +1,9 @@
-"""`record.json`: the result of a finished run. The one module that writes and reads it; it needs no torch.
+"""`record.json`: the result of a finished run. This module reads it, without torch; runs/finish.py writes it.
 
 A record may come from another machine, from an older version or out of a text editor, so `read` checks the type of
 every value that the report, the tracker or evaluate.py uses. A text such as `${...}` stays text: nothing resolves it.
 """
 
-import errno
 import json
 import math
 import reprlib
@@ -16,11 +15,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from ablation.config.identity import SCHEMA, current_target
 from ablation.config.schema import Config
-from ablation.runs.record.files import write_json
 
-LARGEST = 3.5e38
-"""No float32 number is larger."""
-
+LARGEST = 3.5e38  # no float32 number is larger
 Number, Text = float | None, str | None
 
 ERRORS = ("train_error", "running_train_error", "test_error", "val_error", "best_test_error", "selected_test_error")
@@ -34,6 +30,8 @@ GROUPS: dict[str, dict[str, Any]] = {
     "data": {"checksum": Text},
 }
 """Group -> key -> type. A key that a record lacks is read as null."""
+
+LAYER = {"name": str} | dict.fromkeys(("response_std", "gradient_norm_start", "gradient_norm_end"), Number)
 
 REQUIRED = (
     *("id", "step", "config.seed", "config.model.depth", "config.model.residual", "config.shortcut.name"),
@@ -56,31 +54,20 @@ def types() -> dict[str, Any]:
 TYPES = types()
 
 
-def write(folder: Path, record: dict[str, Any]) -> None:
-    """Write the record into its run's folder. Raises UserError if that cannot be done."""
-    write_json(folder / "record.json", record)
-
-
 def read(path: Path) -> dict[str, Any]:
     """The record, nested, under today's names. Raises ValueError, with the reason in words, if it cannot be used."""
     try:
-        return checked(json.loads(text_of(path)))
-    except RecursionError:
-        raise ValueError("not a record of this project: nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not complete JSON (cut off or damaged): {error}") from None
-
-
-def text_of(path: Path) -> str:
-    """What is in the file. Raises ValueError if it cannot be read."""
-    try:
         if not path.is_file():  # reading a FIFO would wait for ever
-            raise FileNotFoundError(errno.ENOENT, "not a file")
-        return path.read_text(encoding="utf-8")
+            raise ValueError("cannot be read: not a file")
+        return checked(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError("not text: damaged or not a record") from None
+    except RecursionError:
+        raise ValueError("not a record of this project: nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not complete JSON (cut off or damaged): {error}") from None
 
 
 def checked(record: Any) -> dict[str, Any]:
@@ -108,7 +95,10 @@ def checked(record: Any) -> dict[str, Any]:
     for group in ("shortcut", "optimizer"):
         node = record["config"][group]
         node |= {"_target_": current_target(node["_target_"])} if "_target_" in node else {}
-    return record | {"layers": valid_layers(record.get("layers"))}
+    layers = record.get("layers") or []
+    if not (fits(layers, list[dict[str, Any]]) and all(fits(x.get(key), LAYER[key]) for x in layers for key in LAYER)):
+        layers = []
+    return record | {"layers": layers}
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -145,12 +135,3 @@ def finite(value: float) -> float | None:
 def is_number(value: Any) -> bool:
     """Whether it is a number that every computation can take: finite, no truth value, in the range of float32."""
     return type(value) in (int, float) and abs(value) <= LARGEST
-
-
-def valid_layers(layers: Any) -> list[dict[str, Any]]:
-    """The layers' measurements, or none of them if they are not as this version writes them."""
-    kinds = dict.fromkeys(("response_std", "gradient_norm_start", "gradient_norm_end"), Number) | {"name": str}
-    whole = fits(layers, list[dict[str, Any]]) and all(
-        fits(layer.get(key), kind) for layer in layers for key, kind in kinds.items()
-    )
-    return layers if whole else []
