@@ -34,7 +34,7 @@ Job = submitit.Job[Any]
 
 SHARED = {"name", "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes"}
 SHARED |= {"stderr_to_stdout"}
-"""submitit's options for every kind of cluster, of checked types; the others are Slurm's and get the prefix `slurm_`."""
+"""submitit's options for every kind of cluster; the others are Slurm's and get the prefix `slurm_`."""
 
 UNLISTED = "not in Slurm's queue"
 """State of a job that the queue does not list: Slurm forgets an ended job after a few minutes."""
