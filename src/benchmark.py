@@ -27,7 +27,6 @@ def whole(least: int, most: int, text: str) -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options. Raises UserError."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     models = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
     parser.add_argument("--model", default="resnet20", choices=models, help="%(default)s")

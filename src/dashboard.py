@@ -22,7 +22,6 @@ from ablation.runs.record.lock import Busy, held
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command and its options. Raises UserError."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("command", choices=("sync", "push", "show"))
     parser.add_argument("runs", nargs="*", metavar="RUN", help="sync: folder or name of a run; default: all")
@@ -70,7 +69,6 @@ def sync(folder: Path, options: argparse.Namespace) -> str:
 
 
 def lines(options: argparse.Namespace) -> Iterator[str]:
-    """Carry out the command. Yields what it prints."""
     if options.command == "sync":
         yield from (sync(folder, options) for folder in run_folders(options.results.resolve(), options.runs))
         return

@@ -21,7 +21,6 @@ from ablation.program import Parser, check_writable
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options. Raises UserError."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("path", type=Path, help="folder of a run, or file of weights")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for src/train.py")

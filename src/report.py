@@ -21,7 +21,6 @@ from ablation.report.reporting import DEFAULT_OUTPUT, DEFAULT_PATHS, FORMATS, ga
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options, with `paths`, `filters` and `format` as a set. Raises UserError."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("what", nargs="*", metavar="PATH or key=value", help="where to look, what the runs must have")
     parser.add_argument("--format", default=",".join(FORMATS), help=f"some of {','.join(FORMATS)}; all by default")

@@ -92,7 +92,6 @@ def composed(options: argparse.Namespace, *overrides: str) -> Config:
 
 
 def noise() -> Splits:
-    """Random images in the shape of CIFAR-10."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (50_000, 3, 32, 32), dtype=torch.uint8, generator=generator)
     train = Images(images, torch.randint(10, (50_000,), generator=generator))

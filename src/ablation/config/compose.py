@@ -90,7 +90,6 @@ def check(config: Config) -> None:
 
 
 def check_fields(node: Any, prefix: str = "") -> None:
-    """Check the rules in the fields of a dataclass, and of those inside it."""
     for entry in fields(node):
         key, value = prefix + entry.name, getattr(node, entry.name)
         if is_dataclass(value):

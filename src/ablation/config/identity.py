@@ -57,7 +57,6 @@ def current_target(target: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number and not a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 

@@ -73,7 +73,6 @@ class Gang:
         return [outcome for _, outcome in sorted(self.outcomes.items())]
 
     def start_one(self) -> None:
-        """Start the run that has waited longest, if there is room for it."""
         index, config = self.waiting[0]
         try:
             device = devices.pick_device(config.trainer.device)
@@ -89,7 +88,6 @@ class Gang:
         self.waiting.popleft()
 
     def take_step(self, member: Member) -> None:
-        """Take one step of a run, on its stream; if it ends, note its outcome."""
         try:
             with member.stream:
                 next(member.steps)

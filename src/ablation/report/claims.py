@@ -167,7 +167,6 @@ class Finding:
         return f"not the paper's recipe: {', '.join(self.setting.deviations)}"
 
     def as_dict(self, study: Study) -> dict[str, Any]:
-        """The finding as plain values, for claims.json."""
         claim, arms = self.claim, [asdict(arm) for arm in self.claim.arms]
         found: dict[str, Any] = {
             "id": claim.id,
@@ -191,7 +190,6 @@ def study_findings(study: Study) -> list[list[Finding]]:
 
 
 def examine(claim: Claim, setting: Setting) -> Finding:
-    """The verdict on a claim from the records of one setting."""
     metric = claim.metric
     found = {arm: setting.cell(arm.depth, arm.residual, arm.shortcut) for arm in claim.arms}
     cells = [cell for cell in found.values() if cell]

@@ -160,7 +160,6 @@ class Content:
 
 
 def compose(evidence: Evidence) -> Content:
-    """Tables and verdicts from what was read."""
     others = {"unfinished or failed": evidence.unfinished, "unreadable": evidence.unreadable}
     counts = [f"{len(evidence.runs)} finished", *(f"{len(rows)} {name}" for name, rows in others.items() if len(rows))]
     summary = f"Runs: {', '.join(counts)}; {now()}. Compared with {paper.CITATION}."
@@ -176,7 +175,6 @@ def compose(evidence: Evidence) -> Content:
 
 
 def section(study: Study) -> Section:
-    """A study's verdicts, and its notes with those on settings that get no figures."""
     notes = list(study.notes)
     parts: list[Part] = []
     for setting, findings in zip(study.settings, study_findings(study), strict=True):

@@ -75,7 +75,6 @@ def latex_table(table: Table) -> str:
 
 
 def claims_json(content: Content) -> str:
-    """Every verdict with its statement, test, threshold and numbers."""
     rows = [finite_numbers(finding.as_dict(study)) for study, finding in content.findings]
     return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -83,7 +83,6 @@ def run_row(made: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def missing(value: Any) -> bool:
-    """Null, absent or not a number."""
     return value is None or (isinstance(value, float) and value != value)
 
 

@@ -55,7 +55,6 @@ def draw(setting: Setting, stem: str) -> list[Illustration]:
 
 
 def saved(figure: Figure) -> tuple[bytes, bytes]:
-    """As SVG and as PNG."""
     svg, png = BytesIO(), BytesIO()
     FigureCanvasAgg(figure)
     figure.draw_without_rendering()  # the layout, once for both
@@ -85,7 +84,6 @@ def seeds_text(cells: Sequence[Cell]) -> str:
 
 
 def curves(setting: Setting, cells: list[Cell]) -> Drawn:
-    """Training and test error over the iterations, plain and residual nets side by side."""
     unreadable = 0
     found: list[tuple[Cell, pd.DataFrame, pd.DataFrame]] = []
     for cell in cells:
@@ -156,7 +154,6 @@ def highest_usual(errors: Sequence[tuple[int, float]]) -> float:
 
 
 def error_by_depth(setting: Setting, cells: list[Cell]) -> Drawn:
-    """Training and test error of plain and residual nets against the number of layers, if there are several."""
     panels = (("metrics.train_error", "training error (%)"), ("metrics.test_error", "test error (%)"))
     cells = [cell for cell in cells if any(len(cell.values(column)) for column, _ in panels)]
     depths = sorted({cell.depth for cell in cells})
@@ -191,7 +188,6 @@ def error_by_depth(setting: Setting, cells: list[Cell]) -> Drawn:
 
 
 def draw_depths(axis: Axes, found: list[tuple[Cell, Values]], style: dict[str, Any], limit: float) -> None:
-    """Means with intervals, joined, and seeds as dots; a number in place of what lies above `limit`."""
     if not found:
         return
     shade = style["color"]
@@ -210,7 +206,6 @@ def draw_depths(axis: Axes, found: list[tuple[Cell, Values]], style: dict[str, A
 
 
 def responses(setting: Setting, cells: list[Cell]) -> Drawn:
-    """Standard deviation of each layer's response, in order and by size."""
     if not (found := layer_means(cells, "response_std")):
         return None
     figure = Figure(figsize=(7.4, 5.2), layout="constrained")
@@ -227,7 +222,6 @@ def responses(setting: Setting, cells: list[Cell]) -> Drawn:
 
 
 def gradients(setting: Setting, cells: list[Cell]) -> Drawn:
-    """Gradient norm of each layer's weights at the start and at the end."""
     times = (("at initialisation", "gradient_norm_start"), ("after training", "gradient_norm_end"))
     by_time = [(title, found) for title, key in times if (found := layer_means(cells, key))]
     if not by_time:

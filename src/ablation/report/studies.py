@@ -161,7 +161,6 @@ def settings(runs: pd.DataFrame) -> tuple[Setting, ...]:
 
 
 def setting_keys(cell: Keys) -> Keys:
-    """What all cells of a setting share."""
     keys = {k: v for k, v in cell.items() if not k.startswith(("model.depth", "model.residual", "shortcut."))}
     if keys["schedule.name"] in paper.SCHEDULES:
         keys = {k: v for k, v in keys.items() if not k.startswith("schedule.warmup_")} | {"schedule.name": "paper"}
@@ -169,7 +168,6 @@ def setting_keys(cell: Keys) -> Keys:
 
 
 def title_of(keys: Keys) -> str:
-    """One line that names what usually differs between settings."""
     rate, batch = keys.get("optimizer.lr"), keys.get("data.batch_size")
     parts = (
         keys["data.name"],

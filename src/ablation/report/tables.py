@@ -47,7 +47,6 @@ def cell_row(cell: Cell, setting: Setting) -> dict[str, Any]:
 
 
 def recorded(cell: Cell, column: str) -> list[str]:
-    """The different values of a column, in alphabetical order."""
     return sorted({str(value) for value in cell.runs.get(column, []) if not missing(value)})
 
 
@@ -62,7 +61,6 @@ def summary(values: Values) -> dict[str, float]:
 
 
 def average(values: Values) -> float:
-    """The mean; nan without values."""
     return float(values.mean()) if len(values) else np.nan
 
 
@@ -116,7 +114,6 @@ def ablation_tables(study: Study) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def ablation_rows(group: list[Cell], prefix: str) -> Iterator[dict[str, str]]:
-    """The baseline, then every change with its difference from it."""
     baseline = max(group, key=lambda cell: (sum(cell.keys.get(k) == v for k, v in BASELINES.items()), len(cell.runs)))
     network = network_name(baseline.depth, baseline.residual)
     for cell in [baseline, *(cell for cell in group if cell is not baseline)]:
@@ -158,7 +155,6 @@ def number(value: float, form: str) -> str:
 
 
 def spread(mean: float, std: float) -> str:
-    """Mean ± standard deviation."""
     return number(mean, ".2f") + (f" ± {std:.2f}" if np.isfinite(std) else "")
 
 

@@ -20,7 +20,6 @@ FORMS |= {"note": "[yellow]note:[/] {}", "command": "  {}"}
 
 
 def console() -> Console:
-    """As wide as the terminal, or WIDE."""
     found = Console()
     return found if found.is_terminal else Console(width=WIDE)
 
@@ -54,7 +53,6 @@ def grid(table: Table) -> Grid:
 
 
 def show_verdicts(findings: list[Finding], to: Console) -> None:
-    """A line a claim; the untested ones together."""
     table = Grid(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(ratio=1)

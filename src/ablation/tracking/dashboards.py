@@ -86,14 +86,12 @@ SEEDS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
 
 
 def curve(key: str, title: str, unit: str, log_y: bool = False) -> Any:
-    """A key against the step or the layer, a line for each cell."""
     x = "layer/index" if key.startswith("layer/") else "step"
     about = {"title": title, "title_x": x.removesuffix("/index"), "title_y": unit, "max_runs_to_show": 100}
     return wr.LinePlot(x=x, y=[key], log_y=log_y or None, groupby=wr.Config("cell"), **about, **SEEDS)
 
 
 def against_depth(key: str, title: str) -> Any:
-    """A value of the summary against the depth: each run a point, and their running mean."""
     return wr.ScatterPlot(title=title, x=wr.Config("model.depth"), y=wr.SummaryMetric(key), running_ymean=True)
 
 

@@ -32,7 +32,6 @@ class Schedule(nn.Module):
         self.register_buffer("rate", self.table[0].clone())
 
     def begin(self) -> None:
-        """Set `rate` for the coming step."""
         self.rate.copy_(self.rate_at(self.step))
 
     def rate_at(self, step: Tensor | int) -> Tensor:
