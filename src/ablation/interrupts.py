@@ -1,7 +1,6 @@
 """Signals, and a time limit, that ask a run to leave: it finishes its step and writes a checkpoint.
 
-A second SIGINT ends the process at once; the last checkpoint is then what counts. The time limit is the process's, as
-for a machine lent by the hour: in a sweep it is that of the whole sweep, not of each run.
+A second SIGINT ends the process at once. The time limit is the process's: that of a whole sweep, not of each run.
 """
 
 import os

@@ -1,7 +1,7 @@
 """What every command does around its work: its output streams, its arguments, where it writes, how it shows a mistake.
 
-A run does not depend on who reads its output: `train.py | tee log` loses its reader with Ctrl-C, a log's disk fills up,
-a shell starts a program with its streams closed. What cannot be written is thrown away, and the work goes on.
+A run does not depend on who reads its output (`train.py | tee log` loses its reader with Ctrl-C, its disk fills up):
+what cannot be written is thrown away, and the work goes on.
 """
 
 import argparse

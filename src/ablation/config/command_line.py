@@ -23,10 +23,9 @@ from ablation.errors import UserError, first_line, no_such
 from ablation.program import Parser, fail, make_unbreakable, spin_briefly
 
 CONF = ROOT / "conf"
-
+# The types of the schema's single values, as a message names them.
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list[float]: "a list of numbers"}
 IN_WORDS: dict[Any, str] = WORDS | {kind | None: f"{words} or null" for kind, words in WORDS.items()}
-"""The types of the schema's single values, as a message names them."""
 
 
 def hydra_command(main: Callable[[], Any]) -> None:
@@ -67,8 +66,7 @@ def check_overrides(arguments: Sequence[str], multirun: bool = True) -> None:
             allowed = f"cannot be read: {first_line(error)}; key=value is needed, strange values in quotes"
             raise UserError(key, text, allowed) from None
         key = override.key_or_group
-        top = key.replace("/", ".").partition(".")[0]
-        if top not in top_keys:
+        if (top := key.replace("/", ".").partition(".")[0]) not in top_keys:
             raise UserError(key, text, no_such("key", top, text, top_keys).allowed)
         if top != "hydra" and (problem := mistake(override, multirun)):  # Hydra checks its own keys
             raise UserError(key, text, problem)
@@ -108,9 +106,8 @@ def type_of(key: str) -> Any:
 
 def is_hydras(error: BaseException) -> bool:
     """Whether Hydra or OmegaConf raised it, or what they called, and not this project's code: the input is wrong."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    packages = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames]
-    last = [name for name in packages if name in ("ablation", "hydra_plugins", "hydra", "omegaconf")][-1:]
+    names = [str(f.f_globals.get("__name__")).partition(".")[0] for f, _ in traceback.walk_tb(error.__traceback__)]
+    last = [name for name in names if name in ("ablation", "hydra_plugins", "hydra", "omegaconf")][-1:]
     return last in (["hydra"], ["omegaconf"])
 
 

@@ -18,14 +18,12 @@ from ablation.config.schema import OPEN_GROUPS, ROOT, TRAINING_IMAGES, Config, R
 from ablation.config.targets import check_arguments, check_member
 from ablation.errors import UserError, first_line
 
-OPTIMIZER_RULES = {
+OPTIMIZER_RULES = {  # of the keys that the members of the open group `optimizer` share; only `lr` must be there
     "lr": Rule(lambda v: is_number(v) and v > 0, "must be a positive number"),
     "momentum": Rule(lambda v: is_number(v) and 0 <= v < 1, "must be a number from 0 to below 1"),
     "weight_decay": Rule(lambda v: is_number(v) and v >= 0, "must be zero or a positive number"),
     "weight_decay_scope": one_of("all", "weights", "convolutions"),
 }
-"""Of the keys that the members of the open group `optimizer` share. Only `lr` must be there."""
-
 
 ConfigStore.instance().store(name="schema", node=Config)  # the first entry of conf/config.yaml's defaults list
 

@@ -1,7 +1,6 @@
 """What defines a result, and the hash that names it: identity, report, tracker and sweep all read it here.
 
-A run's identity holds everything that can change the number it ends with, and nothing of how the run is executed:
-device, tracker, paths, progress and time limits are left out, and so is the shortcut of a plain net.
+A run's identity holds all that can change its result, and nothing of how it is executed (device, tracker, paths, ...).
 """
 
 import functools
@@ -16,12 +15,9 @@ from typing import Any
 
 from ablation.errors import UserError
 
-SCHEMA = 1
-"""Version of the configuration and of the files of a run; a folder of another version is left alone."""
-
+SCHEMA = 1  # version of the configuration and of the files of a run; a folder of another version is left alone
+# Where the shortcuts are now and were when schema 1 began: an identity keeps the old name, so that no run is orphaned.
 NOW, THEN = "ablation.networks.shortcuts.", "ablation.shortcuts."
-"""Where the shortcuts are now, and where they were when schema 1 began. An identity keeps the old name, so that moving
-them orphaned no run, and records from before the move belong to the same cell as those from after it."""
 
 
 def defining(config: Mapping[str, Any], precision: str) -> dict[str, Any]:

@@ -82,5 +82,4 @@ def needed(parameter: inspect.Parameter, value: Any) -> str | None:
     if isinstance(parameter.default, bool) or set(kinds) == {bool, type(None)}:
         fits = isinstance(value, bool) or (value is None and type(None) in kinds)
         return None if fits else "must be true or false" + (" or null" if type(None) in kinds else "")
-    wrong = isinstance(parameter.default, int | float) and not is_number(value)
-    return "must be a number" if wrong else None
+    return "must be a number" if isinstance(parameter.default, int | float) and not is_number(value) else None

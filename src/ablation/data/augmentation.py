@@ -1,14 +1,5 @@
 """Augmentation as tensor operations on a whole batch, in place of per-image transforms in worker processes.
 
-- `padding`: that many zeros on each side, then a random crop of the original size (He et al. 2015, Sec. 4.2; 4).
-- `flip`: half of the images mirrored left to right (as there).
-- `shift`: a uniform shift of at most so many pixels in each axis, bilinear, edges repeated, as Keras'
-  `ImageDataGenerator` with `fill_mode="nearest"` (the notebook's recipe; 4).
-- `cutout`: a square hole with that side in pixels and its centre anywhere, clipped at the border (DeVries & Taylor
-  2017, arXiv 1708.04552; 16 for CIFAR-10, 8 for CIFAR-100).
-- `policy`: "trivial_augment", one random operation of random strength per image, before all else (Müller & Hutter
-  2021, arXiv 2103.10158), with the operations and strengths of `torchvision.transforms.TrivialAugmentWide`.
-
 All random numbers of an epoch are drawn at once, on the CPU (`draw`), so a seed means the same images on every device.
 `__call__` has static shapes, no synchronisation and no random numbers, so a CUDA graph can capture it. Padding and
 holes are zeros in normalised space: the mean image. The policy works on 8-bit images, so it comes before normalization,
@@ -28,13 +19,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to the training images, as above; the default is nothing."""
+    """What is done to the training images, in the order policy, crop and flip, shift, cutout; by default nothing."""
 
-    padding: int = 0
-    shift: float = 0.0
-    flip: bool = False
-    cutout: int = 0
-    policy: str | None = None
+    padding: int = 0  # zeros on each side, then a random crop of the old size (He et al. 2015, Sec. 4.2; 4)
+    shift: float = 0.0  # largest shift in pixels, bilinear, edges repeated (Keras' ImageDataGenerator, fill "nearest")
+    flip: bool = False  # half of the images, left to right (He et al. 2015)
+    cutout: int = 0  # side of a square hole with its centre anywhere (DeVries & Taylor 2017, arXiv 1708.04552; 16)
+    policy: str | None = None  # "trivial_augment": torchvision's TrivialAugmentWide (Müller & Hutter, arXiv 2103.10158)
 
     def policy_epoch(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Apply the policy, if there is one, to all images of an epoch: uint8 (N, 3, H, W) to the same.

@@ -1,1 +1,0 @@
-"""The training step, evaluation, optimizers, schedules, devices and the CUDA graph."""

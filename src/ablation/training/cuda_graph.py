@@ -7,11 +7,8 @@ import torch
 
 from ablation.errors import first_line
 
-Capture = Callable[[Callable[[], None]], Callable[[], None]]
-"""Takes a function and returns one that does the same: `cuda_graph`."""
-
-CALLS_BEFORE_CAPTURE = 3
-"""In these cuDNN chooses algorithms, optimizers make their state, and Triton compiles: none of it can be captured."""
+Capture = Callable[[Callable[[], None]], Callable[[], None]]  # such as `cuda_graph`
+CALLS_BEFORE_CAPTURE = 3  # cuDNN chooses algorithms, optimizers make state, Triton compiles: nothing to be captured
 
 
 def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
@@ -32,10 +29,9 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
 
 
 class Replayed:
-    """Calls a function that uses only what lies on the device: a few times as it is, then captured and replayed.
+    """Calls a function that uses only what lies on the device: a few times as it is, then captured, if at all.
 
-    Without a `capture` every call is the function's own. The function is passed at every call and not kept, so that its
-    owner, and the owner's memory on the device, are freed when nobody else needs them.
+    The function is passed at every call and not kept, so that its owner's memory on the device can be freed.
     """
 
     def __init__(self, capture: Capture | None) -> None:

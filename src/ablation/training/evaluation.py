@@ -11,8 +11,7 @@ from ablation.data import Images, Normalization
 from ablation.networks.resnet import Network
 from ablation.training.cuda_graph import Capture, Replayed
 
-EVALUATION_BATCH = 500
-"""Images. From 1000 on, a layer's output is above glibc's 32 MiB, and its memory is fetched anew each time."""
+EVALUATION_BATCH = 500  # images; from 1000 on, a layer's output exceeds glibc's 32 MiB and its memory is fetched anew
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""Optimizers: the scope of weight decay, and a learning rate that lives on the device.
-
-The optimizer itself is any class that `conf/optimizer` names: `factory(parameter_groups)`.
-"""
+"""Optimizers (any class that `conf/optimizer` names): the scope of weight decay, a learning rate on the device."""
 
 import inspect
 import warnings
@@ -33,7 +30,7 @@ def build_optimizer(factory: Callable[..., Optimizer], network: nn.Module, scope
     if rest := [p for p in network.parameters() if id(p) not in ids]:
         groups.append({"params": rest, "weight_decay": 0.0})
     optimizer = factory(groups)
-    # The first steps run uncaptured on purpose (`cuda_graph.Replayed`).
+    # the first steps run uncaptured on purpose (`cuda_graph.Replayed`)
     warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
     for group in optimizer.param_groups:
         group["lr"] = rate

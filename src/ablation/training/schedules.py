@@ -1,8 +1,7 @@
 """Learning-rate schedules, in optimisation steps, computed where the network is trained.
 
-A schedule is a table of one rate per step, made before training. Two depend on how training goes as well: the 110-layer
-warm-up (He et al. 2015, Sec. 4.2) and the notebook's ReduceLROnPlateau (Keras). Table, step counter and rate are on the
-device, so that a step asks nothing of the host and can be part of a CUDA graph.
+A schedule is a table of one rate per step; `WarmUp` and `Plateau` depend on how training goes as well. Table, step
+counter and rate are on the device, so that a step asks nothing of the host and can be part of a CUDA graph.
 """
 
 import math

@@ -1,8 +1,7 @@
 """The training loop: one run on one device, a step at a time.
 
-Data set, augmentation draws, learning rate, counters and sums live on the device, and all random numbers of an epoch
-are drawn before it begins, from (seed, epoch): a step is a function of what is on the device and asks nothing of the
-host. So it can be one CUDA graph, resuming needs no generator's state, and the result is the same when other runs train
+All that a step needs lives on the device, and the random numbers of an epoch are drawn before it, from (seed, epoch).
+So a step can be one CUDA graph, resuming needs no generator's state, and the result is the same when other runs train
 beside it. Batches have one size: the remainder of an epoch's permutation is dropped.
 """
 
@@ -31,8 +30,7 @@ class Sums:
     steps: int
     loss: float
     error: float
-    objective: float
-    """The loss with its L2 term, where the schedule watches it; else the loss."""
+    objective: float  # the loss with its L2 term, where the schedule watches it; else the loss
 
 
 @dataclass(eq=False, repr=False)
@@ -48,8 +46,7 @@ class Training:
     batch_size: int
     seed: int
     precision: str
-    capture: Capture | None
-    """Makes the step, and the evaluation, a CUDA graph; without it every operation is launched."""
+    capture: Capture | None  # makes step and evaluation a CUDA graph; without it every operation is launched
 
     def __post_init__(self) -> None:
         self.device = device = self.schedule.rate.device
@@ -137,15 +134,13 @@ class Training:
         return sums
 
     def evaluate(self, images: Images) -> Evaluation:
-        """Mean loss, error and confusion on un-augmented images, in evaluation mode."""
         self.begin_evaluation(images)
         return self.evaluation(images)
 
     def begin_evaluation(self, images: Images) -> None:
         """Start on the device what `evaluate` does, without waiting for it; `evaluation` then gives the result."""
         if images not in self.evaluators:
-            new = Evaluator(self.network, images, self.normalization, self.autocast, self.capture)
-            self.evaluators[images] = new
+            self.evaluators[images] = Evaluator(self.network, images, self.normalization, self.autocast, self.capture)
         self.evaluators[images].run()
 
     def evaluation(self, images: Images) -> Evaluation:
@@ -158,7 +153,6 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training has changed: with it, training goes on elsewhere, bit for bit."""
-        on_cpu = self.device.type == "cpu"
         return {
             "step": self.step,
             "steps_summed": self.steps_summed,
@@ -167,7 +161,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "rng": self.random_state,
-            "device_rng": None if on_cpu else torch.get_device_module(self.device).get_rng_state(),
+            "device_rng": torch.get_device_module(self.device).get_rng_state() if self.device.type != "cpu" else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
