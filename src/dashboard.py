@@ -18,7 +18,7 @@ from filelock import Timeout
 from ablation.config.schema import ROOT, Tracker
 from ablation.errors import UserError
 from ablation.program import Parser, fail, make_unbreakable
-from ablation.runs.record.lock import Busy, held
+from ablation.runs.record.status import Busy, held
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

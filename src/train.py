@@ -10,7 +10,7 @@ from ablation.config import compose
 from ablation.config.command_line import check_arguments, hydra_command
 from ablation.interrupts import Interrupts
 from ablation.launching.job import job
-from ablation.runs.record.outcome import Outcome
+from ablation.runs.record.status import Outcome
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")

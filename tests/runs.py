@@ -17,7 +17,7 @@ from ablation.config import compose
 from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
 from ablation.runs.finish import digest
-from ablation.runs.record.outcome import Outcome
+from ablation.runs.record.status import Outcome
 from ablation.runs.run import Steps, run, stepwise
 
 TRAIN = Path(__file__).resolve().parent.parent / "src" / "train.py"

@@ -18,7 +18,7 @@ from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
 from ablation.launching import gang
 from ablation.networks import resnet as networks
-from ablation.runs.record.outcome import Outcome
+from ablation.runs.record.status import Outcome
 from ablation.runs.run import run
 from ablation.training import devices
 from ablation.training.step import Training

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ablation.launching.processes import slots, visible_gpus
-from ablation.runs.record.outcome import Outcome
+from ablation.runs.record.status import Outcome
 
 TRAIN = Path(__file__).resolve().parents[1] / "src" / "train.py"
 RUN = """

@@ -12,7 +12,7 @@ import torch
 from ablation.config import compose
 from ablation.errors import UserError
 from ablation.runs.record import checkpoints
-from ablation.runs.record.files import sealed
+from ablation.runs.record.checkpoints import sealed
 
 MARK = "executed"
 

@@ -18,7 +18,7 @@ from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
 from ablation.launching.job import not_begun
-from ablation.runs.record.outcome import Outcome
+from ablation.runs.record.status import Outcome
 from ablation.runs.run import Steps, stepwise
 from ablation.training import devices
 

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ablation.config.command_line import translate
 from ablation.errors import UserError
 from ablation.interrupts import asked_for
-from ablation.runs.record.outcome import Outcome
+from ablation.runs.record.status import Outcome
 
 
 def job(work: Callable[[], Outcome]) -> Outcome:

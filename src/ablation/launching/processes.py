@@ -19,7 +19,7 @@ from typing import Any
 from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
 from ablation.program import make_unbreakable
-from ablation.runs.record.outcome import Outcome
+from ablation.runs.record.status import Outcome
 
 SIGNAL_CHECK_S = 0.5
 """Seconds between two looks for a signal while no process ends."""

@@ -22,7 +22,7 @@ from typing import Any
 from ablation.config.schema import ROOT, Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
-from ablation.runs.record.outcome import Outcome
+from ablation.runs.record.status import Outcome
 
 try:
     import submitit

@@ -28,7 +28,7 @@ from ablation.interrupts import Interrupts
 from ablation.launching.job import leave
 from ablation.runs.record import status
 from ablation.runs.record.files import read_json
-from ablation.runs.record.outcome import EXIT_STATUS, Outcome
+from ablation.runs.record.status import EXIT_STATUS, Outcome
 from ablation.tracking import tracker
 
 STYLES = {"failed": "red", "interrupted": "yellow", "busy": "yellow"}

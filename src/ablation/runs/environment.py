@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -17,6 +18,10 @@ PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "wandb", "pandas"
 def environment(device: torch.device, precision: str, fused: bool, deterministic: bool) -> dict[str, Any]:
     """The `environment` of a record; a package that is not installed is null."""
     commit, dirty = git_state()
+    versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
     return {
         "device": device.type,
         "device_name": device_name(device),
@@ -27,17 +32,10 @@ def environment(device: torch.device, precision: str, fused: bool, deterministic
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        **{name.replace("-", "_"): installed(name) for name in PACKAGES},
+        **{package.replace("-", "_"): found for package, found in versions.items()},
         "git_commit": commit,
         "git_dirty": dirty,
     }
-
-
-def installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def git_state() -> tuple[str | None, bool | None]:
@@ -45,15 +43,14 @@ def git_state() -> tuple[str | None, bool | None]:
 
     Without git the commit is that of the environment variable ABLATION_COMMIT (an image's build sets it), or None.
     """
+    commands = (
+        "rev-parse HEAD",
+        "status --porcelain --untracked-files=no",
+        "ls-files --others --exclude-standard src conf sweeps",
+    )
+    options: Any = {"cwd": ROOT, "capture_output": True, "check": True, "timeout": 10}
     try:
-        commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        untracked = git("ls-files", "--others", "--exclude-standard", "src", "conf", "sweeps")
+        commit, *changes = (subprocess.run(["git", *line.split()], **options).stdout.strip() for line in commands)
     except (OSError, subprocess.SubprocessError):
         return os.environ.get("ABLATION_COMMIT"), None
-    return commit, bool(changed or untracked)
-
-
-def git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True, timeout=10)
-    return done.stdout.decode(errors="replace").strip()  # a name that is not UTF-8 is no error
+    return commit.decode(), any(changes)

@@ -18,18 +18,20 @@ from ablation.runs.trainer import Trainer
 
 def finish(trainer: Trainer) -> dict[str, Any]:
     """Write weights.pt and record.json, remove the checkpoints, and return the record."""
-    training, config, folder = trainer.training, trainer.config, trainer.folder
+    training, config, folder, data = trainer.training, trainer.config, trainer.folder, trainer.data
     history.write(folder.path, trainer.history)  # whole, should somebody have moved or deleted it meanwhile
-    test, train = training.evaluate(trainer.data.test), training.evaluate(trainer.data.train)
+    test, train = training.evaluate(data.test), training.evaluate(data.train)
     best, last = trainer.best, trainer.history[-1]
     on_test = config.selection == "best_test"
     weights = best["weights"] if on_test else training.network.state_dict()
     weights = {name: value.cpu() for name, value in weights.items()}
-    data = checkpoints.serialized(weights)
-    write_atomically(folder.path / "weights.pt", lambda file: file.write(data))
+    contents = checkpoints.serialized(weights)
+    write_atomically(folder.path / "weights.pt", lambda file: file.write(contents))
     as_run = config.to_dict()
     as_run["trainer"]["precision"] = trainer.precision  # what `auto` became
     measured_last = ("running_train_error", "running_train_loss", "test_error", "test_loss", "val_error", "val_loss")
+    sizes = {"train_size": len(data.train), "val_size": len(data.val or ()), "test_size": len(data.test)}
+    sizes["image_size"] = data.train.images.shape[-1]
     record = {
         "schema": SCHEMA,
         "name": folder.name,
@@ -52,7 +54,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
         "epoch": training.epoch,
         "stopped_early": trainer.stopped_early,
         "environment": environment(trainer.device, trainer.precision, trainer.fused, config.trainer.deterministic),
-        "data": describe_data(trainer),
+        "data": sizes | {"name": config.data.name, "checksum": data.checksum, "classes": list(data.classes)},
         "timing": timing(trainer),
         "layers": layers(trainer),
         "confusion": test.confusion.tolist(),
@@ -61,19 +63,6 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     write_json(folder.path / "record.json", record)
     checkpoints.remove(folder.path)
     return record
-
-
-def describe_data(trainer: Trainer) -> dict[str, Any]:
-    splits = trainer.data
-    return {
-        "name": trainer.config.data.name,
-        "checksum": splits.checksum,
-        "train_size": len(splits.train),
-        "val_size": len(splits.val) if splits.val else 0,
-        "test_size": len(splits.test),
-        "classes": list(splits.classes),
-        "image_size": splits.train.images.shape[-1],
-    }
 
 
 def timing(trainer: Trainer) -> dict[str, Any]:
@@ -92,16 +81,9 @@ def timing(trainer: Trainer) -> dict[str, Any]:
 def layers(trainer: Trainer) -> list[dict[str, Any]]:
     """Per 3x3 convolution, in network order: the response's standard deviation, gradient norms at start and end."""
     subject = trainer.training.network, trainer.data.train, trainer.training.normalization
-    stds, start, end = response_stds(*subject), trainer.gradients_at_start, gradient_norms(*subject)
-    return [
-        {
-            "name": name,
-            "response_std": finite(std),
-            "gradient_norm_start": finite(start[name]),
-            "gradient_norm_end": finite(end[name]),
-        }
-        for name, std in stds.items()
-    ]
+    stds, end = response_stds(*subject), gradient_norms(*subject)
+    columns = {"response_std": stds, "gradient_norm_start": trainer.gradients_at_start, "gradient_norm_end": end}
+    return [{"name": name} | {key: finite(values[name]) for key, values in columns.items()} for name in stds]
 
 
 def result_line(record: dict[str, Any]) -> str:

@@ -6,8 +6,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-REFRESH_STEPS = 10  # between two updates of the bar, which must cost nothing
-
 
 class Display:
     """A bar or lines about one run, as `trainer.progress` asks: null is a bar on a terminal, false nothing at all."""
@@ -23,21 +21,19 @@ class Display:
             self.bar.start()
 
     def step(self, step: int) -> None:
-        if self.bar and step % REFRESH_STEPS == 0:
+        if self.bar and step % 10 == 0:  # the bar must cost nothing
             self.bar.update(self.task, completed=step)
 
     def row(self, row: dict[str, Any]) -> None:
+        val = f"  val {row['val_error']:.2f}%" if row["val_error"] is not None else ""
+        errors = f"train {row['running_train_error']:.2f}%{val}  test {row['test_error']:.2f}%"
+        speed = f"lr {row['lr']:.4g}  {row['images_per_second']:,.0f} img/s"
+        latest = f"loss {row['running_train_loss']:.4f}  {errors}  {speed}"
         if self.bar:
-            self.bar.update(self.task, completed=row["step"], latest=describe(row))
+            self.bar.update(self.task, completed=row["step"], latest=latest)
         elif self.lines:
-            print(f"{self.name}  step {row['step']}/{self.steps}  {describe(row)}", flush=True)
+            print(f"{self.name}  step {row['step']}/{self.steps}  {latest}", flush=True)
 
     def close(self) -> None:
         if self.bar:
             self.bar.stop()
-
-
-def describe(row: dict[str, Any]) -> str:
-    val = f"  val {row['val_error']:.2f}%" if row["val_error"] is not None else ""
-    train = f"loss {row['running_train_loss']:.4f}  train {row['running_train_error']:.2f}%"
-    return f"{train}{val}  test {row['test_error']:.2f}%  lr {row['lr']:.4g}  {row['images_per_second']:,.0f} img/s"

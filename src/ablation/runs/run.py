@@ -16,8 +16,7 @@ from ablation.runs.record import status
 from ablation.runs.record.checkpoints import State
 from ablation.runs.record.files import write_atomically
 from ablation.runs.record.folder import RunFolder
-from ablation.runs.record.lock import Busy, held
-from ablation.runs.record.outcome import Outcome
+from ablation.runs.record.status import Busy, Outcome, held
 from ablation.runs.trainer import Diverged, Trainer
 from ablation.training import devices
 

@@ -28,7 +28,7 @@ from ablation.config import compose
 from ablation.config.schema import Config, Tracker
 from ablation.errors import UserError
 from ablation.runs.record import history, record, status
-from ablation.runs.record.outcome import EXIT_STATUS
+from ablation.runs.record.status import EXIT_STATUS
 
 MINIMA = ("running_train_error", "test_error", "val_error")
 """Columns of the history whose least value goes to the summary as `<name>_min`."""

@@ -1,8 +1,6 @@
-"""Checkpoints: written atomically, checked by SHA-256, two generations; only tensors and plain values are read.
+"""Checkpoints: written atomically, checked by SHA-256, two generations; only tensors and plain values are read."""
 
-`checkpoint.pt` is the newest, `checkpoint.previous.pt` the one before, in case the newest is damaged.
-"""
-
+import hashlib
 import io
 import os
 from collections.abc import Callable
@@ -13,10 +11,11 @@ import torch
 
 from ablation.config.identity import SCHEMA
 from ablation.errors import UserError
-from ablation.runs.record.files import sealed, unsealed, write_atomically
+from ablation.runs.record.files import write_atomically
 
 NEWEST, PREVIOUS = NAMES = ("checkpoint.pt", "checkpoint.previous.pt")  # newest first
 START_ANEW = "overwrite=true starts anew and keeps this folder aside"
+SEAL = "ablation-checkpoint sha256"
 State = dict[str, Any]
 
 
@@ -48,6 +47,11 @@ def serialized(state: State) -> bytes:
     return buffer.getvalue()
 
 
+def sealed(payload: bytes) -> bytes:
+    """`payload` after a line with its SHA-256, which `read` checks."""
+    return f"{SEAL} {hashlib.sha256(payload).hexdigest()}\n".encode() + payload
+
+
 def load(folder: Path, warn: Callable[[str], None]) -> State | None:
     """The newest whole checkpoint, or None if there is none at all. Raises UserError if all are damaged.
 
@@ -72,7 +76,11 @@ def present(folder: Path) -> list[str]:
 def read(path: Path) -> State:
     """The contents of one checkpoint, on the CPU. Raises ValueError if it is damaged. No code in it is run."""
     try:
-        state = torch.load(unsealed(path.read_bytes()), map_location="cpu", weights_only=True)
+        data = path.read_bytes()
+        payload = data.partition(b"\n")[2]
+        if data != sealed(payload):
+            raise ValueError("its checksum does not agree")
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file of another format
         raise ValueError(" ".join(str(error).split())[:80]) from None
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:

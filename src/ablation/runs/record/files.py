@@ -1,7 +1,5 @@
 """Files that are written whole or not at all, and read without trusting them."""
 
-import hashlib
-import io
 import json
 import os
 from collections.abc import Callable
@@ -10,8 +8,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from ablation.errors import UserError
-
-SEAL = "ablation-checkpoint sha256"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], durable: bool = True) -> None:
@@ -28,25 +24,17 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], durable: 
             if durable:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-        if durable:
-            sync_folder(path.parent)
-    except BaseException as error:
+        if durable and os.name != "nt":  # Windows cannot open a folder, and NTFS journals its entries
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # without which a power cut can undo the rename
+            finally:
+                os.close(folder)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise cannot_write(path, error) from error
-        raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the folder's entries to the disk, without which a power cut can undo a rename."""
-    if os.name == "nt":  # Windows cannot open a folder, and NTFS journals its entries
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove_temporary(folder: Path) -> None:
@@ -72,16 +60,3 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes()) if path.is_file() else None  # reading a FIFO would wait for ever
     except (OSError, ValueError, RecursionError):
         return None
-
-
-def sealed(payload: bytes) -> bytes:
-    """`payload` after a line with its SHA-256, which `unsealed` checks."""
-    return f"{SEAL} {hashlib.sha256(payload).hexdigest()}\n".encode() + payload
-
-
-def unsealed(data: bytes) -> io.BytesIO:
-    """The payload of `sealed` data. Raises ValueError if the data was cut off or changed."""
-    head, separator, payload = data.partition(b"\n")
-    if not separator or head != f"{SEAL} {hashlib.sha256(payload).hexdigest()}".encode():
-        raise ValueError("its checksum does not agree")
-    return io.BytesIO(payload)

@@ -22,7 +22,7 @@ from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.runs.record import checkpoints, record, status
 from ablation.runs.record.files import cannot_write, read_json, remove_temporary, write_atomically
-from ablation.runs.record.lock import Busy, held
+from ablation.runs.record.status import Busy, held
 
 
 class RunFolder:
@@ -81,7 +81,9 @@ class RunFolder:
         once. Cut off, the same command goes on. Raises UserError if there are only damaged checkpoints.
         """
         has_record = (self.path / "record.json").exists()
-        if not has_record and (not overwrite or overwrote(self.path / "config.yaml")):
+        config = self.path / "config.yaml"  # says overwrite: true if the command that this one repeats wrote it
+        begun = config.is_file() and "overwrite: true" in config.read_text(errors="replace").splitlines()
+        if not has_record and (begun or not overwrite):
             try:
                 return checkpoints.load(self.path, lambda line: print(f"{self.name}: {line}"))
             except UserError:
@@ -103,12 +105,3 @@ class RunFolder:
         (self.path / "traceback.txt").unlink(missing_ok=True)
         text = yaml.safe_dump(config.to_dict(), sort_keys=False)
         write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
-
-
-def overwrote(path: Path) -> bool:
-    """Whether the command that wrote this config.yaml said overwrite=true."""
-    try:
-        value = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return False
-    return isinstance(value, dict) and value.get("overwrite") is True

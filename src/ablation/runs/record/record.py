@@ -62,11 +62,9 @@ def read(path: Path) -> dict[str, Any]:
         return checked(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError("not text: damaged or not a record") from None
     except RecursionError:
         raise ValueError("not a record of this project: nested too deeply") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"not complete JSON (cut off or damaged): {error}") from None
 
 

@@ -1,19 +1,43 @@
-"""`status.json`: how far a run is, or how it ended. It is for people and other processes: no run goes on from it."""
+"""How far a run is, which process trains it, and how it ended: its status.json, its lock and its outcome."""
 
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from ablation.config.identity import SCHEMA
 from ablation.errors import UserError
-from ablation.runs.record.files import read_json, write_json
+from ablation.runs.record.files import cannot_write, read_json, write_json
+
+State = Literal["done", "resumed", "skipped", "interrupted", "busy", "failed"]
+
+EXIT_STATUS: dict[State, int] = {"done": 0, "resumed": 0, "skipped": 0, "failed": 1, "busy": 74, "interrupted": 75}
+"""By state; 75 is EX_TEMPFAIL of sysexits.h: not an error, start again to go on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`state`: "resumed" is a run that was finished by going on from a checkpoint, "skipped" was done before."""
+
+    name: str
+    folder: Path | None
+    state: State
+    message: str = ""
+    metrics: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def exit_status(self) -> int:
+        return EXIT_STATUS[self.state]
 
 
 def write(folder: Path, identity: str, status: str, step: int, steps: int, message: str = "") -> None:
-    """Write the status of run `identity`: `step` of `steps`, and why it ended. A full disk is no reason to fail."""
+    """Write status.json, for people and other processes: no run goes on from it. A full disk is no reason to fail."""
     state = {"status": status, "step": step, "steps": steps, "message": message}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     own = {"schema": SCHEMA, "id": identity, "pid": os.getpid(), "host": socket.gethostname(), "updated": now}
@@ -34,8 +58,34 @@ def process_is_gone(status: dict[str, Any]) -> bool:
         return False  # os.kill(pid, 0) would end the process on Windows
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        pass
+    except (OSError, OverflowError) as error:
+        return isinstance(error, ProcessLookupError)
     return False
+
+
+class Busy(Exception):
+    """Another process trains this run; the message says which."""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the lock of the run in `folder`; the system releases it when the process ends, however it ends.
+
+    It is results/locks/<name>.lock, outside the run's folder, so that one rename can move the folder.
+    Raises Busy if another process holds it, UserError if it cannot be made.
+    """
+    path = folder.parent.parent / "locks" / f"{folder.name}.lock"
+    lock = FileLock(path, thread_local=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        now = read(folder) or {}
+        one = f"process {now.get('pid')} on {now.get('host')}" if now.get("status") == "running" else "another process"
+        raise Busy(f"{one} is training this run") from None
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
