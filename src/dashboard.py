@@ -46,10 +46,10 @@ def run_folders(results: Path, wanted: Sequence[str]) -> list[Path]:
 
 def sync(folder: Path, options: argparse.Namespace) -> str:
     """Upload a run. Returns what happened in a line. Raises UserError if it cannot be uploaded."""
-    from ablation.tracking.uploads import RunUpload, read_config
+    from ablation.tracking.uploads import RunUpload, read_run
 
     try:
-        tracker = read_config(folder).tracker
+        tracker = read_run(folder)[0].tracker
     except UserError as error:
         if options.runs:
             raise
@@ -61,8 +61,7 @@ def sync(folder: Path, options: argparse.Namespace) -> str:
             pass
         with tempfile.TemporaryDirectory() as directory:  # not results/wandb: leet would show the run twice
             upload = RunUpload(folder, tracker, Path(directory))
-            upload.update()
-            upload.close()
+            upload.update(last=True)
     except (Busy, Timeout) as error:
         return f"{folder.name}: passed over: {error}"
     return f"{folder.name}: {upload.logged} of {len(upload.rows)} rows were new; {upload.run.url}"
