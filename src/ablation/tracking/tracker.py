@@ -28,8 +28,8 @@ class Follower:
         self.owner, self.timeout = os.getpid(), timeout
         self.spool = Path(tempfile.mkdtemp(prefix="ablation-spool-"))
         path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = os.environ | {"PYTHONPATH": path, "WANDB__STATS_PID": str(self.owner)}
-        environment["WANDB_ERROR_REPORTING"] = "false"  # offline means offline
+        own = {"PYTHONPATH": path, "WANDB__STATS_PID": str(self.owner), "WANDB_ERROR_REPORTING": "false"}
+        environment = os.environ | own
         environment.pop("WANDB_SERVICE", None)  # another process's wandb service would end with that process
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ablation.tracking.follower", self.spool],
