@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from ablation.program import Parser, fail, make_unbreakable
 from ablation.runs.record.status import Busy, held
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
+def parse() -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("command", choices=("sync", "push", "show"))
     parser.add_argument("runs", nargs="*", metavar="RUN", help="sync: folder or name of a run; default: all")
@@ -29,7 +29,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--project", help="W&B project; default: the run's own, or ablation")
     parser.add_argument("--entity", help="W&B user or team; default: the key's own")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds W&B may take; default: 30")
-    options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args()
     if options.runs and options.command != "sync":
         parser.error(f"{options.command} takes no RUN")
     return options
@@ -46,10 +46,10 @@ def run_folders(results: Path, wanted: Sequence[str]) -> list[Path]:
 
 def sync(folder: Path, options: argparse.Namespace) -> str:
     """Upload a run. Returns what happened in a line. Raises UserError if it cannot be uploaded."""
-    from ablation.tracking.uploads import RunUpload, read_config
+    from ablation.tracking.uploads import RunUpload, read_run
 
     try:
-        tracker = read_config(folder).tracker
+        tracker = read_run(folder)[0].tracker
     except UserError as error:
         if options.runs:
             raise
@@ -61,25 +61,10 @@ def sync(folder: Path, options: argparse.Namespace) -> str:
             pass
         with tempfile.TemporaryDirectory() as directory:  # not results/wandb: leet would show the run twice
             upload = RunUpload(folder, tracker, Path(directory))
-            upload.update()
-            upload.close()
+            upload.update(last=True)
     except (Busy, Timeout) as error:
         return f"{folder.name}: passed over: {error}"
     return f"{folder.name}: {upload.logged} of {len(upload.rows)} rows were new; {upload.run.url}"
-
-
-def lines(options: argparse.Namespace) -> Iterator[str]:
-    if options.command == "sync":
-        yield from (sync(folder, options) for folder in run_folders(options.results.resolve(), options.runs))
-        return
-    from ablation.tracking import dashboards
-
-    project = options.project or Tracker.project
-    if options.command == "push":
-        yield f"workspace {dashboards.push(options.entity, project, options.timeout)}"
-    else:
-        view = dashboards.workspace(options.entity or "entity", project)._to_model()
-        yield view.model_dump_json(by_alias=True, exclude_none=True, indent=1)
 
 
 def main() -> None:
@@ -87,8 +72,19 @@ def main() -> None:
     os.environ |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "WANDB__DISABLE_STATS": "true"}
     sys.stdin = open(os.devnull)  # noqa: SIM115 - a missing key is an error: nobody is asked for one
     try:
-        for line in lines(parse(sys.argv[1:])):
-            print(line, flush=True)
+        options = parse()
+        if options.command == "sync":
+            for folder in run_folders(options.results.resolve(), options.runs):
+                print(sync(folder, options), flush=True)
+            return
+        from ablation.tracking import dashboards
+
+        project = options.project or Tracker.project
+        if options.command == "push":
+            print(f"workspace {dashboards.push(options.entity, project, options.timeout)}")
+        else:
+            view = dashboards.workspace(options.entity or "entity", project)._to_model()
+            print(view.model_dump_json(by_alias=True, exclude_none=True, indent=1))
     except UserError as error:
         fail(error)
     except ModuleNotFoundError as error:

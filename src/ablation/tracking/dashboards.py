@@ -1,9 +1,7 @@
 """The project's W&B workspace as code: which panels stand in which section, and how it gets to the server.
 
-A workspace shows all runs of a project; its panels choose keys, not runs. Hence two habits: runs are grouped by
-`config.cell` (equal in everything but the seed: mean and range over the seeds), and uploads.py logs the errors a second
-time under the kind of network (`plain/test_error`), so that plain and residual nets can stand side by side as in
-Figure 6 of He et al. 2015.
+A workspace shows all runs of a project, and its panels choose keys, not runs. So runs are grouped by `config.cell`
+(all but the seed), and uploads.py logs the errors also by the kind of network (`plain/test_error`), as in Figure 6.
 """
 
 import math
@@ -17,19 +15,20 @@ from wandb_workspaces.workspaces import internal
 
 from ablation.tracking.uploads import check_server, wandb_error
 
-VIEW = "nw-ablationdepth-v"
-"""The name by which the server finds the workspace; its address ends in ?nw=ablationdepth."""
+VIEW = "nw-ablationdepth-v"  # by which the server finds the workspace; its address ends in ?nw=ablationdepth
+SEEDS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}  # what a panel shows of a group of runs
 
 
 def workspace(entity: str, project: str) -> Any:
     """The whole workspace; needs neither key nor network. The ids of its parts are random."""
     pinned = ["summary:final/train_error", "summary:final/test_error", "summary:test_error_min"]
     order = [expr.Ordering(expr.Config("model.depth"), ascending=True)]
+    shown = [ws.Section(key, panels, True, layout_settings=layout(len(panels))) for key, panels in sections().items()]
     made = ws.Workspace(
         entity=entity,
         project=project,
         name="Does depth help?",
-        sections=[section(name, panels) for name, panels in sections().items()],
+        sections=shown,
         settings=ws.WorkspaceSettings(x_axis="step", max_runs=100, smoothing_type="none"),
         runset_settings=ws.RunsetSettings(groupby=[expr.Config("cell")], order=order, pinned_columns=pinned),
     )
@@ -37,31 +36,31 @@ def workspace(entity: str, project: str) -> Any:
     return made
 
 
-def section(name: str, panels: list[Any]) -> Any:
-    """An open section with up to three panels in a row; four make two rows."""
-    columns = 2 if len(panels) == 4 else min(3, len(panels))
-    layout = ws.SectionLayoutSettings(columns=columns, rows=math.ceil(len(panels) / columns))
-    return ws.Section(name=name, panels=panels, is_open=True, layout_settings=layout)
+def layout(panels: int) -> Any:
+    """Up to three panels in a row; four make two rows."""
+    columns = 2 if panels == 4 else min(3, panels)
+    return ws.SectionLayoutSettings(columns=columns, rows=math.ceil(panels / columns))
 
 
 def sections() -> dict[str, list[Any]]:
     """Section name -> its panels."""
-    final = {"final/test_error": "Test error", "final/train_error": "Training error"}
-    errors = {"train_error": "training error, augmented images", "test_error": "test error"}
     return {
         "Degradation (He et al. 2015, Sec. 4.2, Figure 6)": [
             curve(f"{kind}/{key}", f"{kind.capitalize()} nets: {error}", "%")
-            for key, error in errors.items()
+            for key, error in (("train_error", "training error, augmented images"), ("test_error", "test error"))
             for kind in ("plain", "residual")
         ],
         "Depth (Table 6)": [
-            against_depth("final/train_error", "Training error, clean images, against depth"),
-            against_depth("final/test_error", "Test error against depth"),
-            against_depth("test_error_min", "Least test error (selected on the test set) against depth"),
+            wr.ScatterPlot(title=title, x=wr.Config("model.depth"), y=wr.SummaryMetric(key), running_ymean=True)
+            for key, title in (
+                ("final/train_error", "Training error, clean images, against depth"),
+                ("final/test_error", "Test error against depth"),
+                ("test_error_min", "Least test error (selected on the test set) against depth"),
+            )
         ],
         "Shortcuts, optimizers, augmentations": [
             wr.BarPlot(title=f"{error} by {group}, %", groupby=wr.Config(f"{group}.name"), metrics=[key], **SEEDS)
-            for key, error in final.items()
+            for key, error in (("final/test_error", "Test error"), ("final/train_error", "Training error"))
             for group in ("shortcut", "optimizer", "augmentation")
         ],
         "Health": [
@@ -75,24 +74,15 @@ def sections() -> dict[str, list[Any]]:
         "Layers (Figure 7) and confusion": [
             curve("layer/response_std", "Standard deviation of the layer responses", ""),
             wr.WeavePanelSummaryTable(table_name="confusion"),
-            wr.WeavePanelSummaryTable(table_name="layers"),
         ],
         "Sweeps": [wr.MediaBrowser(title="Figures of the report", media_keys=["figures/*"], num_columns=2)],
     }
-
-
-SEEDS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
-"""What a panel shows of a group of runs: their mean, and the range from least to most."""
 
 
 def curve(key: str, title: str, unit: str, log_y: bool = False) -> Any:
     x = "layer/index" if key.startswith("layer/") else "step"
     about = {"title": title, "title_x": x.removesuffix("/index"), "title_y": unit, "max_runs_to_show": 100}
     return wr.LinePlot(x=x, y=[key], log_y=log_y or None, groupby=wr.Config("cell"), **about, **SEEDS)
-
-
-def against_depth(key: str, title: str) -> Any:
-    return wr.ScatterPlot(title=title, x=wr.Config("model.depth"), y=wr.SummaryMetric(key), running_ymean=True)
 
 
 def push(entity: str | None, project: str, timeout: float) -> str:

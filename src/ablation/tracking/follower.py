@@ -1,8 +1,7 @@
 """The process that uploads a program's runs to W&B: python -m ablation.tracking.follower SPOOL.
 
-Started by tracker.py. It takes runs and sweeps from the spool folder and polls the runs' own files. It ends when its
-standard input does, because the program has finished or was killed: then it closes what is still open. What the user
-must know goes to the program's standard output, one line each.
+Started by tracker.py. It takes runs and sweeps from the spool folder and polls the runs' own files until its standard
+input ends, because the program has finished or was killed. Problems go to the program's standard output, a line each.
 """
 
 import json
@@ -22,15 +21,11 @@ from ablation.config.schema import Tracker
 from ablation.errors import UserError
 from ablation.interrupts import SIGNALS
 from ablation.tracking.tracker import SYNC
-from ablation.tracking.uploads import RunUpload, read_config, upload_sweep
+from ablation.tracking.uploads import RunUpload, read_run, upload_sweep
 
 POLL_SECONDS = 1.0
-
-OFFLINE_SECONDS = 600
-"""How long an unreachable server is left alone before a later run of the program tries it again."""
-
-NICE = 5
-"""The training goes first where there are fewer cores than processes."""
+OFFLINE_SECONDS = 600  # how long an unreachable server is left alone before a later run of the program tries it again
+NICE = 5  # the training goes first where there are fewer cores than processes
 
 
 class Follower:
@@ -48,8 +43,7 @@ class Follower:
             with self.reported(job.get("folder") or job["group"]):
                 self.take(job)
         for folder in list(self.uploads):
-            with self.reported(folder):
-                self.update(folder, ended)
+            self.update(folder, ended)
 
     @contextmanager
     def reported(self, name: str) -> Iterator[None]:
@@ -66,17 +60,17 @@ class Follower:
             self.reach(Tracker(**job["tracker"]), lambda tracker: upload_sweep(job, tracker))
         else:
             folder, path = job["folder"], Path(job["folder"])
-            self.update(folder, ended=True)  # it may have ended and begun again since the last poll
+            if folder in self.uploads:  # it has ended and begun again since the last poll
+                self.update(folder, last=True)
             directory = path.parent.parent / "wandb"
-            tracker = read_config(path).tracker
+            tracker = read_run(path)[0].tracker
             self.uploads[folder] = self.reach(tracker, lambda tracker: RunUpload(path, tracker, directory))
 
-    def update(self, folder: str, ended: bool) -> None:
-        """Log the new rows of a run; close it if it has ended."""
-        upload = self.uploads.get(folder)
-        if upload is not None and (upload.update() or ended):
-            del self.uploads[folder]
-            upload.close()
+    def update(self, folder: str, last: bool) -> None:
+        """Log the new rows of a run; forget it if it has ended."""
+        with self.reported(folder):
+            if self.uploads[folder].update(last):
+                del self.uploads[folder]
 
     def reach(self, tracker: Tracker, begin: Callable[[Tracker], Any]) -> Any:
         """What `begin` returns, online if that is asked for and possible, else offline."""

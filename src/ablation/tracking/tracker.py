@@ -1,8 +1,7 @@
 """Starts the process that uploads this program's runs to Weights & Biases, and hands it their folders.
 
-That process (follower.py) polls the runs' own files, so training only writes its history. What to follow is handed over
-as one small JSON file in a spool folder. Notable: this module never imports wandb, so that no hook or thread of W&B and
-no server that hangs touches the training; the program waits for the uploads at its end, for a bounded time.
+That process (follower.py) finds them as small JSON files in a spool folder. Notable: this module never imports wandb,
+so that no hook, thread or hanging server touches the training; the program waits at its end, for a bounded time.
 """
 
 import atexit
@@ -19,20 +18,18 @@ from ablation.config.schema import ROOT
 from ablation.errors import UserError
 from ablation.runs.record.files import write_json
 
-SYNC = "python src/dashboard.py sync"
-"""The command that uploads later whatever was not uploaded."""
+SYNC = "python src/dashboard.py sync"  # uploads later whatever was not uploaded
 
 
 class Follower:
-    """The process that uploads, and the spool folder from which it takes what to upload."""
+    """Starts the process that uploads what is in its spool folder. Raises OSError."""
 
     def __init__(self, timeout: float) -> None:
-        """Start it. `timeout`: seconds that W&B may take to answer, to begin or to finish. Raises OSError."""
         self.owner, self.timeout = os.getpid(), timeout
         self.spool = Path(tempfile.mkdtemp(prefix="ablation-spool-"))
         path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = os.environ | {"PYTHONPATH": path, "WANDB__STATS_PID": str(self.owner)}
-        environment["WANDB_ERROR_REPORTING"] = "false"  # offline means offline
+        own = {"PYTHONPATH": path, "WANDB__STATS_PID": str(self.owner), "WANDB_ERROR_REPORTING": "false"}
+        environment = os.environ | own
         environment.pop("WANDB_SERVICE", None)  # another process's wandb service would end with that process
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ablation.tracking.follower", self.spool],
@@ -77,10 +74,9 @@ def finish() -> None:
     follower, _follower = _follower, None
     if follower is None or follower.owner != os.getpid():
         return
-    assert follower.process.stdin is not None
-    follower.process.stdin.close()
     try:
-        problem = "its process died" if follower.process.wait(3 * follower.timeout) else ""
+        follower.process.communicate(timeout=3 * follower.timeout)  # closes its standard input
+        problem = "its process died" if follower.process.returncode else ""
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         follower.process.kill()
         follower.process.wait()

@@ -1,12 +1,9 @@
 """A run's own files uploaded to Weights & Biases: live by follower.py, or later by `src/dashboard.py sync`.
 
-One way for both: the history's rows are logged under their own step, and W&B takes no step at or below the last one it
-has of that run. So what is there already (an earlier part of a resumed run, a half-done sync) is passed over and the
-rest is added; nothing is ever there twice. Behind the history's last step comes a row per layer. Notable, with 0.31:
-- The W&B id is the run's identity. A run trained again with `overwrite=true` gets "-2", "-3", ... behind it, because
+W&B takes no step at or below the last one that it has of a run, so nothing is there twice. Notable, with 0.31:
+- The W&B id is the run's identity; a run trained again with `overwrite=true` gets "-2", "-3", ... behind it, because
   W&B neither replaces a run's rows nor lets the id of a deleted run be used again.
-- A resumed run's offline folder holds the whole history and replaces the earlier one. It is marked as synced, because
-  `wandb sync` would append rows that are at W&B already.
+- A resumed run's offline folder replaces the earlier one. It is marked as synced: `wandb sync` would double its rows.
 - Summary values are set outright: W&B's own `summary="min"` forgets the earlier part of a resumed run.
 - `wandb leet` shows the names of folders, so results/wandb has a link for each run that begins with its network; W&B's
   own folders are in results/wandb/wandb. Tables go to the summary: leet draws a curve of the size of a logged one.
@@ -30,11 +27,6 @@ from ablation.errors import UserError
 from ablation.runs.record import history, record, status
 from ablation.runs.record.status import EXIT_STATUS
 
-MINIMA = ("running_train_error", "test_error", "val_error")
-"""Columns of the history whose least value goes to the summary as `<name>_min`."""
-
-LAYER_COLUMNS = ("response_std", "gradient_norm_start", "gradient_norm_end")
-
 
 class RunUpload:
     """One run on its way from its folder to W&B."""
@@ -42,26 +34,29 @@ class RunUpload:
     def __init__(self, folder: Path, tracker: Tracker, directory: Path) -> None:
         """Begin. Raises filelock.Timeout if another process uploads the run, UserError if there is no run or server."""
         self.folder = folder
-        config, run_id = read_config(folder), read_status(folder)["id"]
+        config, self.status = read_run(folder)
+        run_id = self.status["id"]
+        replaced = len(list((folder.parent.parent / "replaced").glob(f"{folder.name}.*")))
+        wandb_id = f"{run_id}-{replaced + 1}" if replaced else run_id
         self.kind = "residual" if config.model.residual else "plain"
         about: dict[str, Any] = {"group": config.tracker.group, "job_type": self.kind, "tags": config.name().split("-")}
         about["config"] = config.to_dict() | {"kind": self.kind, "cell": cell(config, run_id)}
         lock = FileLock(folder.parent.parent / "locks" / f"{folder.name}.wandb.lock", timeout=tracker.timeout)
         with ExitStack() as stack:
             stack.enter_context(lock)  # the follower of a killed program may still be at work
-            self.run = begin(tracker, directory, wandb_id(folder, run_id), folder.name, **about)
+            self.run = begin(tracker, directory, wandb_id, folder.name, **about)
             self.lock = stack.pop_all()  # held until `close`
-        self.next_step = self.run.starting_step
-        """The least step that W&B still takes."""
-        self.rows: list[dict[str, Any]] = []
-        """The rows that the run's files hold: of the history, then of the layers."""
-        self.logged = 0
-        """How many of them W&B did not have."""
+        self.next_step = self.run.starting_step  # the least that W&B still takes
+        self.rows: list[dict[str, Any]] = []  # what the run's files hold: the history, then the layers
+        self.logged = 0  # how many of these rows W&B did not have
         self.defined: set[str] = set()
 
-    def update(self) -> bool:
-        """Log the history's new rows. Returns whether the run has ended."""
-        ended = read_status(self.folder)["status"] != "running"  # read first: then the history is complete
+    def update(self, last: bool) -> bool:
+        """Log the history's new rows; close the run if it has ended or this is the last time. Returns whether it did.
+
+        Raises UserError if the server stops answering.
+        """
+        self.status = status.read(self.folder) or self.status  # read first: then the history is complete
         self.rows, _ = history.read(self.folder / "history.jsonl")
         for row in self.rows:
             values = {key: value for key, value in row.items() if value is not None}
@@ -69,7 +64,9 @@ class RunUpload:
             values[f"{self.kind}/train_error"] = row["running_train_error"]
             values[f"{self.kind}/test_error"] = row["test_error"]
             self.log(values, row["step"])
-        return ended
+        if closed := last or self.status["status"] != "running":
+            self.close()
+        return closed
 
     def log(self, values: dict[str, Any], step: int) -> None:
         """Log a row unless W&B has its step."""
@@ -84,14 +81,13 @@ class RunUpload:
         self.logged += 1
 
     def close(self) -> None:
-        """Write how the run ended. Raises UserError if the server stops answering."""
+        """Write how the run ended."""
         with self.lock:
-            now = read_status(self.folder)
-            state = "killed" if now["status"] == "running" else now["status"]
-            for key in MINIMA:
+            state = "killed" if self.status["status"] == "running" else self.status["status"]
+            for key in ("running_train_error", "test_error", "val_error"):
                 if values := [row[key] for row in self.rows if row.get(key) is not None]:
                     self.run.summary[f"{key}_min"] = min(values)
-            self.run.summary.update({"status": state, "message": now["message"]})
+            self.run.summary.update({"status": state, "message": self.status["message"]})
             if state == "done":
                 self.log_record(record.read(self.folder / "record.json"))
             if state == "interrupted":
@@ -99,18 +95,16 @@ class RunUpload:
             finish(self.run, EXIT_STATUS.get(state, 128 + 9))  # type: ignore[arg-type]  # 137: killed
 
     def log_record(self, found: dict[str, Any]) -> None:
-        """The final numbers and the tables into the summary; the layers as the rows behind the history."""
+        """The final numbers and the confusion table into the summary; the layers as the rows behind the history."""
         self.run.summary.update({f"final/{key}": v for key, v in found["metrics"].items() if v is not None})
         classes = [str(name) for name in found["data"]["classes"]]
         confusion: list[Any] = [[name, *counts] for name, counts in zip(classes, found["confusion"], strict=True)]
-        per_layer: list[Any] = [[layer["name"], *(layer[key] for key in LAYER_COLUMNS)] for layer in found["layers"]]
         self.run.summary["confusion"] = wandb.Table(["true class", *classes], confusion)
-        self.run.summary["layers"] = wandb.Table(["layer", *LAYER_COLUMNS], per_layer)
         measured = {key: found[key] for key in ("parameters", "environment", "timing", "weights_sha256")}
         self.run.config.update(measured | {"data_set": found["data"]}, allow_val_change=True)
         for index, layer in enumerate(found["layers"], start=1):
-            numbers = {f"layer/{key}": layer[key] for key in LAYER_COLUMNS if layer[key] is not None}
-            self.rows.append({"layer/index": index} | numbers)
+            values = {f"layer/{key}": layer[key] for key in record.LAYER if layer[key] is not None}
+            self.rows.append({"layer/index": index} | values)
             self.log(self.rows[-1], found["step"] + index)
 
 
@@ -158,9 +152,8 @@ def check_server(timeout: float) -> None:
     try:
         query = {"query": "query Viewer { viewer { id } }"}
         code = requests.post(f"{server()}/graphql", json=query, timeout=timeout).status_code
-    except requests.RequestException as error:
-        why = "did not answer" if isinstance(error, requests.Timeout) else "cannot be reached"
-        raise UserError("W&B", server(), why) from None
+    except requests.RequestException:
+        raise UserError("W&B", server(), "cannot be reached, or does not answer in time") from None
     if code >= 500:
         raise UserError("W&B", server(), f"answers with status {code}")
 
@@ -194,28 +187,15 @@ def finish(run: Any, exit_code: int) -> None:
         raise UserError("W&B", server(), "stopped answering") from None
 
 
-def read_config(folder: Path) -> Config:
-    """The run's composed configuration. Raises UserError if there is none or it does not fit the schema."""
+def read_run(folder: Path) -> tuple[Config, dict[str, Any]]:
+    """A run's configuration and status. Raises UserError if they cannot be read or do not fit the schema."""
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
     except (OSError, ValueError, yaml.YAMLError):
         config = None
-    if not isinstance(config, dict):
-        raise UserError("RUN", folder, "is not the folder of a run: it has no config.yaml that can be read")
-    return compose.from_dict(config)
-
-
-def read_status(folder: Path) -> dict[str, Any]:
-    """How far the run is, or how it ended. Raises UserError if status.json cannot be read."""
-    if found := status.read(folder):
-        return found
-    raise UserError("RUN", folder, "is not the folder of a run: it has no status.json that can be read")
-
-
-def wandb_id(folder: Path, run_id: str) -> str:
-    """The run's identity, with a number behind it if it replaced earlier ones (see the module's docstring)."""
-    replaced = len(list((folder.parent.parent / "replaced").glob(f"{folder.name}.*")))
-    return f"{run_id}-{replaced + 1}" if replaced else run_id
+    if not (isinstance(config, dict) and (found := status.read(folder))):
+        raise UserError("RUN", folder, "is not the folder of a run: no readable config.yaml or status.json")
+    return compose.from_dict(config), found
 
 
 def cell(config: Config, run_id: str) -> str:
