@@ -6,24 +6,14 @@ Everything is configured in `conf/`: `python src/train.py --help` lists the grou
 import hydra
 from omegaconf import DictConfig
 
-from ablation.config import compose
 from ablation.config.command_line import check_arguments, hydra_command
 from ablation.interrupts import Interrupts
-from ablation.launching.job import job
-from ablation.runs.record.status import Outcome
+from ablation.launching.sweep import job
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def train(composed: DictConfig) -> object:
-    """One job: its outcome, for the sweep's summary (or, alone, for the exit status)."""
-
-    def work() -> Outcome:
-        checked = compose.from_hydra(composed)
-        from ablation.runs.run import run  # here, and not above: it imports torch, which --help and --cfg do without
-
-        return run(checked)
-
-    return job(work)
+    return job(composed)
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """The sweeper and the launcher that `conf/hydra/` names.
 
-Hydra takes plugins from this namespace alone and imports all of it at every start, `--help` included. So torch and
-submitit are imported only when there is something to train.
+Hydra imports all of this namespace at every start, `--help` included, so torch and submitit are imported only to train.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from ablation.errors import UserError
 from ablation.launching.sweep import compose_job, sweep
 
+# Parameters of launchers that must be positive whole numbers, and whether they may be null.
 POSITIVE = {"at_once": " or null", "processes": " or null", "threads": " or null", "runs_per_job": "", "poll_s": ""}
-"""Parameters of launchers that must be positive whole numbers, and whether they may be null."""
 
 
 class AblationSweeper(Sweeper):

@@ -1,39 +1,24 @@
 """Data sets as tensors in memory: CIFAR-10 and -100, the embedded digits, any folder of small images.
 
 A data set is one uint8 tensor that moves to the training device once, as in cifar10-airbench, so there are no worker
-processes. Validation images are drawn from the training set (the paper's 45k/5k split, He et al. 2015, Sec. 4.2) by
-numpy's `RandomState`, whose stream is frozen (NEP 19): a split seed means the same images with every version.
+processes. Training, validation and test images are never mixed: the test set is the data set's own, the validation set
+is drawn from the training set (the paper's 45k/5k split, He et al. 2015, Sec. 4.2). Splits come from numpy's
+`RandomState`, whose stream is frozen (NEP 19): a split seed means the same images with every version.
 """
 
 import hashlib
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from ablation.data.cifar import cifar
+from ablation.data.digits import digits
 from ablation.data.image_folder import image_folder
-from ablation.data.images import Images, Source, Splits, split_off_test
+from ablation.data.images import Source, Splits
 from ablation.errors import UserError
-
-
-def digits(root: Path) -> Source:
-    """scikit-learn's handwritten digits, 1,438 to train and 359 to test, grey in all three channels; `root` is unused.
-
-    Enlarged bilinearly from 8x8 to 16x16, because the network halves its input twice, and from 0..16 to 0..255.
-    """
-    path = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")  # its import takes seconds
-    table = np.loadtxt(str(path), delimiter=",")
-    grey = torch.from_numpy(table[:, :64]).to(torch.float32).view(-1, 1, 8, 8)  # (1797, 1, 8, 8)
-    # Bilinear weights are sixteenths here, so every value is exact and the checksum the same on every machine.
-    grey = F.interpolate(grey, scale_factor=2, mode="bilinear", align_corners=False)
-    images = (grey * 255 / 16).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
-    return *split_off_test(Images(images, torch.from_numpy(table[:, 64]).to(torch.int64))), tuple("0123456789")
-
 
 LOADERS: dict[str, Callable[[Path], Source]] = {
     "cifar10": partial(cifar, "CIFAR10"),

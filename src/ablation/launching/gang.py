@@ -1,8 +1,7 @@
 """Several runs in one process, a step of each in turn: small networks fill a GPU together, not one after the other.
 
-One ResNet-20 keeps a fraction of a large GPU busy. Here each run has a CUDA stream of its own, and a step is the launch
-of one CUDA graph, so that one thread of the host feeds all of them. A run is the generator `runs.run.stepwise`: its
-failure ends no other run, and on the CPU its result is bit-identical to that of the same run alone.
+Each run has a CUDA stream of its own, and a step is the launch of one CUDA graph, so one host thread feeds all of them.
+The failure of a run ends no other, and on the CPU its result is bit-identical to that of the same run alone.
 """
 
 import gc
@@ -17,16 +16,13 @@ import torch
 from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
-from ablation.launching.job import not_begun
+from ablation.launching.sweep import not_begun
 from ablation.runs.record.status import Outcome
 from ablation.runs.run import Steps, stepwise
 from ablation.training import devices
 
-AT_ONCE = {"cuda": 8, "mps": 1, "cpu": 1}
-"""Runs at once on a device, by its type; one run keeps the cores of a CPU busy."""
-
-ROUNDS_BETWEEN_STARTS = 16
-"""A run has its CUDA graph, and all the memory that it will use, before the next one starts."""
+AT_ONCE = {"cuda": 8, "mps": 1, "cpu": 1}  # runs on a device, by its type; one keeps the cores of a CPU busy
+ROUNDS_BETWEEN_STARTS = 16  # a run has its CUDA graph, and all the memory that it will use, before the next one starts
 
 
 @dataclass
@@ -41,35 +37,34 @@ class Member:
 
 def train(configs: Sequence[Config], at_once: int | None) -> list[Outcome]:
     """Train the runs, at most `at_once` on each device (None: as the device and its memory allow)."""
-    return Gang(configs, at_once).train()
+    limits = [config.trainer.time_limit for config in configs if config.trainer.time_limit is not None]
+    with Interrupts(min(limits, default=None)) as interrupts:
+        return Gang(configs, at_once, interrupts).train()
 
 
 class Gang:
     """The runs that wait, are being trained and have ended."""
 
-    def __init__(self, configs: Sequence[Config], at_once: int | None) -> None:
-        self.at_once = at_once
+    def __init__(self, configs: Sequence[Config], at_once: int | None, interrupts: Interrupts) -> None:
+        self.at_once, self.interrupts = at_once, interrupts
         self.waiting = deque(enumerate(configs))
         self.members: list[Member] = []
         self.outcomes: dict[int, Outcome] = {}
-        limits = [config.trainer.time_limit for config in configs if config.trainer.time_limit is not None]
-        self.interrupts = Interrupts(min(limits, default=None))
 
     def train(self) -> list[Outcome]:
         """Take steps of the runs in turn until all have ended; their outcomes in the order of `configs`."""
         rounds = 0
-        with self.interrupts:
-            try:
-                while self.waiting or self.members:
-                    if self.waiting and (rounds % ROUNDS_BETWEEN_STARTS == 0 or not self.members):
-                        self.start_one()
-                    for member in list(self.members):
-                        self.take_step(member)
-                    rounds += 1
-            finally:  # if an exception ends the gang, each run left writes its status and releases its lock
-                for member in self.members:
-                    with member.stream:
-                        member.steps.close()
+        try:
+            while self.waiting or self.members:
+                if self.waiting and (rounds % ROUNDS_BETWEEN_STARTS == 0 or not self.members):
+                    self.start_one()
+                for member in list(self.members):
+                    self.take_step(member)
+                rounds += 1
+        finally:  # if an exception ends the gang, each run left writes its status and releases its lock
+            for member in self.members:
+                with member.stream:
+                    member.steps.close()
         return [outcome for _, outcome in sorted(self.outcomes.items())]
 
     def start_one(self) -> None:
@@ -78,10 +73,11 @@ class Gang:
             device = devices.pick_device(config.trainer.device)
             if device.type == "cuda" and config.trainer.device in ("auto", "cuda"):
                 device = min((torch.device("cuda", i) for i in range(torch.cuda.device_count())), key=self.runs_on)
-            if not self.has_room(device, config):
+            limit = self.at_once or AT_ONCE[device.type]
+            if not self.has_room(device, config, limit):
                 return
             config = replace(config, trainer=replace(config.trainer, device=str(device)))
-            steps = stepwise(config, self.interrupts, alone=self.limit(device) == 1)
+            steps = stepwise(config, self.interrupts, alone=limit == 1)
             self.members.append(Member(index, config, steps, devices.own_stream(device)))
         except UserError as error:
             self.outcomes[index] = not_begun(error)
@@ -105,15 +101,10 @@ class Gang:
     def runs_on(self, device: torch.device) -> int:
         return sum(member.config.trainer.device == str(device) for member in self.members)
 
-    def limit(self, device: torch.device) -> int:
-        return self.at_once or AT_ONCE[device.type]
-
-    def has_room(self, device: torch.device, config: Config) -> bool:
+    def has_room(self, device: torch.device, config: Config, limit: int) -> bool:
         """Whether another run may start: a place, enough memory, and no member with other process-wide settings."""
-        present = self.runs_on(device)
-        if present >= self.limit(device) or any(
-            member.config.trainer.deterministic != config.trainer.deterministic for member in self.members
-        ):
+        present, deterministic = self.runs_on(device), config.trainer.deterministic
+        if present >= limit or any(member.config.trainer.deterministic != deterministic for member in self.members):
             return False
         if present == 0 or device.type != "cuda" or self.at_once is not None:
             return True

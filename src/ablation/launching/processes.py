@@ -1,7 +1,6 @@
 """`hydra/launcher=processes`: the runs of a sweep side by side on one machine, each in a process of its own.
 
-N at once, the machine's threads divided between them, GPUs handed out in turn. A process for each run, not a pool: one
-that is killed (out of memory) takes no other with it.
+A process for each run, not a pool: one that is killed (out of memory) takes no other with it.
 """
 
 import os
@@ -20,9 +19,6 @@ from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
 from ablation.program import make_unbreakable
 from ablation.runs.record.status import Outcome
-
-SIGNAL_CHECK_S = 0.5
-"""Seconds between two looks for a signal while no process ends."""
 
 
 def slots(processes: int | None, threads: int | None, cores: int, gpus: Sequence[str]) -> list[dict[str, str]]:
@@ -69,7 +65,7 @@ def train(configs: Sequence[Config], processes: int | None, threads: int | None)
                 process.start()
                 sender.close()  # the child has its own; the last one closed marks the end of what it sends
                 running[receiver] = (index, slot, process)
-            ended = connection.wait(list(running), timeout=SIGNAL_CHECK_S)
+            ended = connection.wait(list(running), timeout=0.5)  # seconds between two looks for a signal
             for receiver in [one for one in running if one in ended]:
                 index, slot, process = running.pop(receiver)
                 with receiver, suppress(EOFError, OSError):  # it was killed

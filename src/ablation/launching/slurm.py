@@ -1,9 +1,8 @@
 """`hydra/launcher=slurm`: the runs of a sweep on a Slurm cluster, submitted by submitit.
 
-Waiting: submitit asks accounting (sacct), and without one waits for a killed job for ever; here the queue is asked.
-Leaving: at the time limit (SIGUSR2) a run writes a checkpoint and submitit requeues the job. When Slurm takes the job
-away (SIGTERM: preemption, scontrol requeue, scancel), the run writes a checkpoint and the job ends without a result:
-whether it is requeued is Slurm's decision.
+The queue is asked for ended jobs: submitit asks sacct, and without it waits for a killed job for ever. At the time
+limit (SIGUSR2) a run writes a checkpoint and submitit requeues the job. When Slurm takes the job away (SIGTERM), the
+run writes a checkpoint and the job ends without a result: whether it is requeued is Slurm's decision.
 """
 
 import os
@@ -32,22 +31,16 @@ except ImportError:
 
 Job = submitit.Job[Any]
 
+# submitit's options for every kind of cluster; the others are Slurm's and get the prefix `slurm_`.
 SHARED = {"name", "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes"}
 SHARED |= {"stderr_to_stdout"}
-"""submitit's options for every kind of cluster; the others are Slurm's and get the prefix `slurm_`."""
-
-UNLISTED = "not in Slurm's queue"
-"""State of a job that the queue does not list: Slurm forgets an ended job after a few minutes."""
-
+UNLISTED = "not in Slurm's queue"  # Slurm forgets an ended job after a few minutes
+# States of squeue in which a job has ended, unless it is requeued a moment later.
 ENDED = {UNLISTED, "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
 ENDED |= {"PREEMPTED", "REVOKED", "TIMEOUT"}
-"""States of squeue in which a job has ended, unless it is requeued a moment later."""
-
-LOOKS = 3
-"""Looks in a row that find a job ended without a result before it is given up: a requeue takes a moment."""
-
+LOOKS = 3  # in a row that find a job ended without a result before it is given up: a requeue takes a moment
+# How often a requeued job tries a busy run again: a network file system holds a dead node's lock (NFS: 90 s).
 RETRIES, RETRY_S = 9, 20
-"""How often a requeued job tries a busy run again: a network file system holds a dead node's lock (NFS: 90 s)."""
 
 
 def train(configs: Sequence[Config], runs_per_job: int, poll_s: int, **options: Any) -> list[Outcome | None]:

@@ -1,10 +1,11 @@
-"""Multirun: every job is checked before the first one starts; the sweep ends with a summary and an exit status.
+"""One job, and multirun: every job is checked before the first one starts; a sweep ends with a summary of them all.
 
-Hydra's own sweeper raises the first failed job's exception and shows nothing of the others. Here every job has an
-`Outcome`; that of a killed job is read from its run's folder.
+Hydra's own sweeper raises the first failed job's exception. Here each has an `Outcome`, a killed one's from its folder.
 """
 
+import atexit
 import itertools
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -14,24 +15,59 @@ from typing import NoReturn
 
 import yaml
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.launcher import Launcher
+from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Column, Table
 
 from ablation.config import compose
+from ablation.config.command_line import translate
 from ablation.config.schema import Config
 from ablation.errors import UserError
-from ablation.interrupts import Interrupts
-from ablation.launching.job import leave
+from ablation.interrupts import Interrupts, asked_for
 from ablation.runs.record import status
 from ablation.runs.record.files import read_json
 from ablation.runs.record.status import EXIT_STATUS, Outcome
 from ablation.tracking import tracker
 
 STYLES = {"failed": "red", "interrupted": "yellow", "busy": "yellow"}
+
+
+def job(composed: DictConfig) -> Outcome:
+    """Do one Hydra job: in a sweep return its outcome; alone, leave the program with its exit status.
+
+    It leaves from here, by SystemExit, because Hydra would drop the outcome and add lines of its own to an error.
+    """
+    try:
+        config = compose.from_hydra(composed)
+        from ablation.runs.run import run  # here, and not above: it imports torch, which --help and --cfg do without
+
+        outcome = run(config)
+        exit_status = outcome.exit_status
+    except (UserError, OmegaConfBaseException) as error:
+        outcome, exit_status = not_begun(translate(error)), 2
+    if HydraConfig.get().mode == RunMode.RUN:
+        leave(exit_status)
+    return outcome
+
+
+def not_begun(mistake: UserError) -> Outcome:
+    """Print the user's mistake; the outcome of a run that was not begun because of it."""
+    print(mistake, file=sys.stderr, flush=True)
+    return Outcome("", None, "failed", str(mistake))
+
+
+def leave(exit_status: int) -> NoReturn:
+    """Leave the program with this exit status, which a second SIGTERM on the way out does not change."""
+    for number in asked_for():
+        if number != signal.SIGINT:  # Ctrl-C still ends the wait for the tracker
+            atexit.register(signal.signal, number, signal.SIG_IGN)  # the last ones registered are the first ones called
+    sys.exit(exit_status)
 
 
 def sweep(
@@ -46,16 +82,16 @@ def sweep(
     axes = {override.get_key_element(): axis(override) for override in overrides}  # the last one for a key counts
     varied = [override.get_key_element() for override in overrides if override.is_sweep_override()]
     group = master.tracker.group or master.hydra.runtime.choices.get("sweep") or "-".join(["multirun", *varied])
-    combinations = [[*arm, *job] for job in itertools.product(*axes.values()) for arm in arms]
+    combinations = [[*arm, *values] for values in itertools.product(*axes.values()) for arm in arms]
     if not combinations:
         raise UserError("command line", " ".join(arguments), "an axis of the sweep has no values")
     jobs: dict[str, tuple[list[str], Config]] = {}
     for combination in combinations:
-        config = compose_job(loader, master, job := [f"tracker.group={group}", *combination])
-        jobs.setdefault(config.identity(config.trainer.precision), (job, config))
+        config = compose_job(loader, master, arguments := [f"tracker.group={group}", *combination])
+        jobs.setdefault(config.identity(config.trainer.precision), (arguments, config))
     if len(jobs) < len(combinations):  # a plain net has no shortcut to vary
         print(f"{len(combinations)} combinations are {len(jobs)} different runs")
-    outcomes = launch(launcher, [job for job, _ in jobs.values()], [config for _, config in jobs.values()])
+    outcomes = launch(launcher, [arguments for arguments, _ in jobs.values()], [config for _, config in jobs.values()])
     show_summary(outcomes)
     if page := make_report(config.results_dir):
         rows = [{"run": o.name, "state": o.state, **errors(o), "message": o.message} for o in outcomes]
@@ -73,8 +109,8 @@ def axis(override: Override) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def compose_job(loader: ConfigLoader, master: DictConfig, job: Sequence[str]) -> Config:
-    composed = loader.load_sweep_config(master, list(job))
+def compose_job(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> Config:
+    composed = loader.load_sweep_config(master, list(overrides))
     with open_dict(composed):
         del composed["hydra"]
     return compose.from_hydra(composed)
@@ -86,7 +122,7 @@ def launch(launcher: Launcher, jobs: list[list[str]], configs: list[Config]) -> 
     began = time.time()
     with Interrupts(min(limits, default=None)):
         try:
-            returned = [job.return_value for job in launcher.launch(jobs, initial_job_idx=0)]
+            returned = [returned.return_value for returned in launcher.launch(jobs, initial_job_idx=0)]
         except UserError:
             raise
         except Exception as error:  # a launcher of Hydra's raises what a job raised: the other runs count all the same
