@@ -9,7 +9,6 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def run_folders(results: Path, wanted: Sequence[str]) -> list[Path]:
+def run_folders(results: Path, wanted: list[str]) -> list[Path]:
     """The folders of the runs `wanted`, by path or by name in `results`/runs; without any, all in `results`/runs."""
     if wanted:
         return [Path(run).resolve() if Path(run).is_dir() else results / "runs" / run for run in wanted]

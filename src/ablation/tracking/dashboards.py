@@ -86,10 +86,7 @@ def curve(key: str, title: str, unit: str, log_y: bool = False) -> Any:
 
 
 def push(entity: str | None, project: str, timeout: float) -> str:
-    """Create or update the workspace; `entity` None is the key's own. Returns which of them, and its address.
-
-    Raises UserError if there is no key, no server or no such project.
-    """
+    """Create or update the workspace; returns which, and its address. Raises UserError without key, server, project."""
     check_server(timeout)
     try:
         made = workspace(entity or str(wandb.Api(timeout=math.ceil(timeout)).default_entity), project)

@@ -25,7 +25,6 @@ from ablation.tracking.uploads import RunUpload, read_run, upload_sweep
 
 POLL_SECONDS = 1.0
 OFFLINE_SECONDS = 600  # how long an unreachable server is left alone before a later run of the program tries it again
-NICE = 5  # the training goes first where there are fewer cores than processes
 
 
 class Follower:
@@ -92,7 +91,7 @@ def say(line: str) -> None:
 def main() -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # they are for the run; this process ends after it
-    os.nice(NICE)
+    os.nice(5)  # the training goes first where there are fewer cores than processes
     spool, follower, ended = Path(sys.argv[1]), Follower(), False
     try:
         while not ended:

@@ -52,10 +52,7 @@ class RunUpload:
         self.defined: set[str] = set()
 
     def update(self, last: bool) -> bool:
-        """Log the history's new rows; close the run if it has ended or this is the last time. Returns whether it did.
-
-        Raises UserError if the server stops answering.
-        """
+        """Log the new rows; close the run, and return True, if it has ended or this is the `last` time."""
         self.status = status.read(self.folder) or self.status  # read first: then the history is complete
         self.rows, _ = history.read(self.folder / "history.jsonl")
         for row in self.rows:
@@ -81,7 +78,7 @@ class RunUpload:
         self.logged += 1
 
     def close(self) -> None:
-        """Write how the run ended."""
+        """Write how the run ended. Raises UserError if the server stops answering."""
         with self.lock:
             state = "killed" if self.status["status"] == "running" else self.status["status"]
             for key in ("running_train_error", "test_error", "val_error"):
@@ -109,10 +106,7 @@ class RunUpload:
 
 
 def upload_sweep(job: dict[str, Any], tracker: Tracker) -> None:
-    """A sweep's own W&B run: its jobs as a table, its report's page and figures. Raises as `begin`.
-
-    Its id is made from the sweep's name: a sweep that is started again adds a step to it.
-    """
+    """A sweep's own W&B run: a table of jobs, the report's page and figures; started again, it adds a step to it."""
     group, page = job["group"], Path(job["page"])
     run_id = f"sweep-{hashlib.sha256(group.encode()).hexdigest()[:12]}"
     run = begin(tracker, Path(job["results"]) / "wandb", run_id, group, group=group, job_type="sweep")
@@ -138,7 +132,13 @@ def begin(tracker: Tracker, directory: Path, run_id: str, name: str, **about: An
         run: Any = wandb.init(id=run_id, name=name, reinit="create_new", **about)  # it follows several runs at once
     except wandb.Error as error:
         raise wandb_error(error) from None
-    link(directory, name, Path(run.settings.sync_dir))
+    with suppress(OSError):  # a name that is too long for a link, or Windows without the right to make links
+        for old in directory.glob("run-*"):
+            if not old.exists():  # its folder was replaced
+                old.unlink()
+        folder = Path(run.settings.sync_dir)
+        part = folder.name.removeprefix("offline-")  # run-TIME-ID, by which leet finds the file
+        (directory / f"run-{name.replace('/', '_')}-{part}").symlink_to(folder.relative_to(directory))
     if tracker.mode == "offline":
         Path(run.settings.sync_file).with_suffix(".wandb.synced").touch()
     return run
@@ -167,16 +167,6 @@ def wandb_error(error: wandb.Error) -> UserError:
 
 def server() -> str:
     return str(wandb.setup().settings.base_url)
-
-
-def link(directory: Path, name: str, folder: Path) -> None:
-    """Make a link in `directory` to W&B's `folder` that `wandb leet` shows: "run-" first, then the name."""
-    with suppress(OSError):  # a name that is too long, or Windows without the right to make links
-        for old in directory.glob("run-*"):
-            if not old.exists():  # its folder was replaced
-                old.unlink()
-        run = folder.name.removeprefix("offline-")  # run-TIME-ID, by which leet finds the file
-        (directory / f"run-{name.replace('/', '_')}-{run}").symlink_to(folder.relative_to(directory))
 
 
 def finish(run: Any, exit_code: int) -> None:
