@@ -35,8 +35,6 @@ from ablation.runs.record.files import read_json
 from ablation.runs.record.status import EXIT_STATUS, Outcome
 from ablation.tracking import tracker
 
-STYLES = {"failed": "red", "interrupted": "yellow", "busy": "yellow"}
-
 
 def job(composed: DictConfig) -> Outcome:
     """Do one Hydra job: in a sweep return its outcome; alone, leave the program with its exit status.
@@ -82,16 +80,16 @@ def sweep(
     axes = {override.get_key_element(): axis(override) for override in overrides}  # the last one for a key counts
     varied = [override.get_key_element() for override in overrides if override.is_sweep_override()]
     group = master.tracker.group or master.hydra.runtime.choices.get("sweep") or "-".join(["multirun", *varied])
-    combinations = [[*arm, *values] for values in itertools.product(*axes.values()) for arm in arms]
+    combinations = [[f"tracker.group={group}", *arm, *job] for job in itertools.product(*axes.values()) for arm in arms]
     if not combinations:
         raise UserError("command line", " ".join(arguments), "an axis of the sweep has no values")
     jobs: dict[str, tuple[list[str], Config]] = {}
     for combination in combinations:
-        config = compose_job(loader, master, arguments := [f"tracker.group={group}", *combination])
-        jobs.setdefault(config.identity(config.trainer.precision), (arguments, config))
+        config = compose_job(loader, master, combination)
+        jobs.setdefault(config.identity(config.trainer.precision), (combination, config))
     if len(jobs) < len(combinations):  # a plain net has no shortcut to vary
         print(f"{len(combinations)} combinations are {len(jobs)} different runs")
-    outcomes = launch(launcher, [arguments for arguments, _ in jobs.values()], [config for _, config in jobs.values()])
+    outcomes = launch(launcher, [job for job, _ in jobs.values()], [config for _, config in jobs.values()])
     show_summary(outcomes)
     if page := make_report(config.results_dir):
         rows = [{"run": o.name, "state": o.state, **errors(o), "message": o.message} for o in outcomes]
@@ -159,9 +157,10 @@ def show_summary(outcomes: Sequence[Outcome]) -> None:
     """Print a row a job, and below it where to look for those that did not finish."""
     right = [Column(title, justify="right") for title in ("train error %", "test error %")]
     table = Table("run", "state", *right, title="Summary of the sweep", title_justify="left")
+    styles = {"failed": "red", "interrupted": "yellow", "busy": "yellow"}
     for outcome in outcomes:
         shown = ["" if error is None else f"{error:.2f}" for error in errors(outcome).values()]
-        table.add_row(outcome.name, outcome.state, *shown, style=STYLES.get(outcome.state))
+        table.add_row(outcome.name, outcome.state, *shown, style=styles.get(outcome.state))
     Console(width=None if Console().is_terminal else 160).print(table)
     counts = {state: sum(o.state == state for o in outcomes) for state in EXIT_STATUS}
     print(", ".join(f"{count} {state}" for state, count in counts.items() if count))
