@@ -113,7 +113,7 @@ class Data:
 
 @dataclass
 class Trainer:
-    """How the run is executed. Only `precision`, and `evaluate_every` if it is given, are part of a run's identity."""
+    """How the run is executed. `precision` is part of an identity, `evaluate_every` where it can change the result."""
 
     name: str = value("fast", NAME)
     device: str = value("auto", DEVICE)
@@ -155,7 +155,7 @@ class Config:
     selection: str = value("final", one_of("final", "best_test"))  # which iterate is the result
     early_stopping: int | None = value(None, POSITIVE)  # stop after so many evaluations without a better test error
     overwrite: bool = False  # train again what is done already; the old run is kept in results/replaced
-    results: str | None = None  # where runs/, sweeps/ and report/ go; null: results/ in the checkout
+    results: str | None = None  # where runs/, report/, wandb/ and the like go; null: results/ in the checkout
 
     @property
     def results_dir(self) -> Path:

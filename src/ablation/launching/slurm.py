@@ -1,14 +1,8 @@
 """`hydra/launcher=slurm`: the runs of a sweep on a Slurm cluster, submitted by submitit.
 
-<<<<<<< HEAD
-The queue is asked for ended jobs: submitit asks sacct, and without it waits for a killed job for ever. At the time
-limit (SIGUSR2) a run writes a checkpoint and submitit requeues the job. When Slurm takes the job away (SIGTERM), the
-run writes a checkpoint and the job ends without a result: whether it is requeued is Slurm's decision.
-=======
 Waiting: submitit asks accounting (sacct), and without one waits for a killed job for ever; here the queue is asked.
 Leaving: a run writes a checkpoint; at the time limit (SIGUSR2) submitit requeues the job, and when Slurm takes it away
 (SIGTERM: preemption, scontrol requeue, scancel) it ends without a result: whether it is requeued is Slurm's decision.
->>>>>>> third-l
 """
 
 import os
