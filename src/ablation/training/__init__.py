@@ -1,0 +1,1 @@
+"""The training step, evaluation, optimizers, schedules, devices and the CUDA graph."""
