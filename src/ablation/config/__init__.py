@@ -1,1 +1,1 @@
-"""The typed configuration. Only this package knows OmegaConf."""
+"""The typed configuration. Only this package, and what speaks to Hydra in launching/, knows OmegaConf."""
