@@ -176,6 +176,10 @@ class Config:
         recipe = f"{self.optimizer['name']}-{self.schedule.name}-{self.augmentation.name}"
         return f"{network}-{self.data.name}-{recipe}-seed{self.seed}"
 
+    def run_folder(self, precision: str) -> Path:
+        """The run's folder: its name, and the first digits of its identity."""
+        return self.results_dir / "runs" / f"{self.name()}-{self.identity(precision)[:8]}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and values, with the paths made absolute."""
         data = asdict(self.data) | {"root": str(self.data_root)}

@@ -134,7 +134,7 @@ def outcome_on_disk(config: Config, began: float) -> Outcome:
     """What a job without an outcome wrote since the sweep `began` (seconds, as `time.time` has them)."""
     asked = config.trainer.precision
     for precision in ("bfloat16", "float32") if asked == "auto" else (asked,):
-        folder = config.results_dir / "runs" / f"{config.name()}-{config.identity(precision)[:8]}"
+        folder = config.run_folder(precision)
         try:
             fresh = (folder / "status.json").stat().st_mtime >= began
             own = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["precision"] == asked

@@ -28,12 +28,17 @@ def run(config: Config) -> Outcome:
     """Train, go on with, or find done the run that `config` describes. Raises UserError for wrong input."""
     stream = devices.own_stream(devices.pick_device(config.trainer.device))
     with Interrupts(config.trainer.time_limit) as interrupts, stream, closing(stepwise(config, interrupts)) as steps:
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                outcome: Outcome = end.value
-                return outcome
+        return end_of(steps)
+
+
+def end_of(steps: Steps) -> Outcome:
+    """Take all the steps that are left; the run's outcome."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
 
 
 def stepwise(config: Config, interrupts: Interrupts, alone: bool = True) -> Steps:
@@ -44,7 +49,7 @@ def stepwise(config: Config, interrupts: Interrupts, alone: bool = True) -> Step
     """
     device = devices.pick_device(config.trainer.device)
     precision = devices.pick_precision(config.trainer.precision, device)
-    folder = RunFolder(config.results_dir, config.name(), config.identity(precision))
+    folder = RunFolder(config, precision)
     record = folder.done()
     if record is not None and not config.overwrite:
         return skipped(folder, record)

@@ -12,7 +12,6 @@ results/replaced/    what overwrite=true or a damaged record moved aside
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,11 +25,10 @@ from ablation.runs.record.status import Busy, held
 
 
 class RunFolder:
-    """The folder of the run `name` with this `identity`, below `results`."""
+    """The folder of the run that `config` describes, executed in this `precision`."""
 
-    def __init__(self, results: Path, name: str, identity: str) -> None:
-        self.identity = identity
-        self.path = results / "runs" / f"{name}-{identity[:8]}"
+    def __init__(self, config: Config, precision: str) -> None:
+        self.identity, self.path = config.identity(precision), config.run_folder(precision)
         self.name = self.path.name
 
     def done(self) -> dict[str, Any] | None:
