@@ -220,6 +220,12 @@ def test_digits_are_scikit_learns_enlarged() -> None:
     np.testing.assert_array_equal(in_order(found[:, 0].numpy(), labels.numpy()), in_order(expected, digits.target))
 
 
+def test_the_runs_of_a_sweep_read_cifar_once(cifar10_root: Path) -> None:
+    one, same, other = (load("cifar10", cifar10_root, validation, 0) for validation in (0, 0, 5000))
+    assert one is same
+    assert (len(one.train), len(other.train)) == (50_000, 45_000)
+
+
 def test_digits_are_always_the_same_split() -> None:
     """The checksum is a constant: another one would make committed records incomparable."""
     splits = load("digits", Path("/nowhere"), 0, 0)

@@ -120,6 +120,7 @@ class Trainer:
     precision: str = value("auto", one_of("auto", "bfloat16", "float32"))  # auto: bfloat16 where the hardware has it
     fused: bool | None = None  # batch norm, sum and ReLU as one operation; null: on CUDA, where the kernels work
     deterministic: bool = False
+    strict: bool = False  # kernels or a CUDA graph that fail end the run; else it goes on without, and a line says why
     evaluate_every: int | None = value(None, POSITIVE)  # steps between evaluations (history rows); null: once an epoch
     checkpoint_every: int = value(2000, POSITIVE)  # steps
     time_limit: float | None = value(None, POSITIVE)

@@ -46,11 +46,9 @@ def build_training(
     factory = targets.target("optimizer", config.optimizer | fast, given=1)
     optimizer = build_optimizer(factory, network, config.optimizer.get("weight_decay_scope", "all"), schedule.rate)
     augmentation = Augmentation(**without_name(config.augmentation))
-    capture = cuda_graph if device.type == "cuda" and not config.trainer.deterministic else None
-    batch_size, seed = config.data.batch_size, config.seed
-    return Training(
-        network, optimizer, schedule, splits.train, normalization, augmentation, batch_size, seed, precision, capture
-    )
+    capture = cuda_graph if device.type == "cuda" else None
+    images = splits.train, normalization, augmentation, config.data.batch_size
+    return Training(network, optimizer, schedule, *images, config.seed, precision, capture, config.trainer.strict)
 
 
 def without_name(group: Any) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Trainer:
         devices.set_deterministic(config.trainer.deterministic)
         self.data = load_data(config)
         normalization = data.fit_normalization(config.data.normalization, self.data.train)
-        self.fused = fusible(config.trainer.fused, device)
+        self.fused = fusible(config.trainer.fused, device, config.trainer.strict)
         self.training = build_training(config, self.data, normalization, device, precision)
         if self.fused:
             fuse(self.training.network)
@@ -78,8 +78,13 @@ class Trainer:
                     self.save_checkpoint()
                     command = "the same command" + (" without overwrite=true" if config.overwrite else "")
                     return f"{reason}; left at step {training.step}; {command} goes on from there"
+                while training.far_ahead():
+                    yield
                 training.take_step()
                 display.step(training.step)
+                if training.draws_on_device and not alone:  # its numbers would depend on the other runs
+                    allowed = "draws random numbers on the GPU, which one run at a time may: hydra.launcher.at_once=1"
+                    raise UserError("shortcut", config.shortcut["name"], allowed)
                 yield
                 if training.step % every == 0 or training.step == steps:
                     display.row((yield from self.evaluate()))
@@ -173,7 +178,8 @@ class Trainer:
         training, what = self.training, "loss"
         bad_step = int(training.first_bad_step)
         if bad_step < 0:
-            if bool(torch.stack([value.isfinite().all() for value in training.network.state_dict().values()]).all()):
+            values = [value for value in training.network.state_dict().values() if value.is_floating_point()]
+            if math.isfinite(float(torch.stack(torch._foreach_norm(values, math.inf)).max())):
                 return
             bad_step, what = training.step - 1, "network"  # the update broke it although the loss was finite
         good = self.folder.path / checkpoints.NEWEST

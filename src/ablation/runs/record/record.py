@@ -25,7 +25,8 @@ OTHER_METRICS = ("train_loss", "running_train_loss", "test_loss", "val_loss", "b
 
 GROUPS: dict[str, dict[str, Any]] = {
     "metrics": dict.fromkeys((*ERRORS, *OTHER_METRICS), Number) | {"selected_on": Text},
-    "environment": dict.fromkeys(("device_name", "precision", "torch", "git_commit"), Text) | {"fused": bool | None},
+    "environment": dict.fromkeys(("device_name", "precision", "torch", "git_commit"), Text)
+    | dict.fromkeys(("fused", "graph"), bool | None),
     "timing": dict.fromkeys(("wall_seconds", "train_seconds", "images_per_second"), Number) | {"finished": Text},
     "data": {"checksum": Text},
 }
