@@ -54,7 +54,8 @@ def set_deterministic(wanted: bool) -> None:
     These are settings of the process, so every run makes them for itself, and a gang trains only runs of one kind.
     """
     torch.use_deterministic_algorithms(wanted)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # every kernel here writes all of its output
+    # torch fills new memory by default then, a kernel for each tensor; every kernel here writes all of its output
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = wanted
     torch.backends.cudnn.benchmark = not wanted
     torch.backends.cuda.matmul.allow_tf32 = False
