@@ -14,7 +14,7 @@ from os.path import exists  # unlike Path.exists it takes what is too long for a
 from pathlib import Path
 
 from ablation.errors import UserError
-from ablation.program import Parser, check_writable, make_unbreakable
+from ablation.program import Parser, check_writable, console, make_unbreakable
 from ablation.report import terminal
 from ablation.report.publishing import publish
 from ablation.report.reporting import DEFAULT_OUTPUT, DEFAULT_PATHS, FORMATS, gather, watch, write
@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> bool:
         watch(options.paths, options.output, options.filters, options.format)
     content = gather(options.paths, options.filters)
     if "terminal" in options.format:
-        terminal.show(content, terminal.console())
+        terminal.show(content, console())
         sys.stdout.flush()
     if options.format != {"terminal"}:
         print(*write(content, options.output, options.format), sep="\n")

@@ -124,7 +124,8 @@ class Trainer:
     checkpoint_every: int = value(2000, POSITIVE)  # steps
     time_limit: float | None = value(None, POSITIVE)
     """Minutes from the (whole sweep's) start to a checkpoint and the end, plus half a minute for a begun evaluation."""
-    progress: bool | None = None  # null: a bar on a terminal, a line per evaluation elsewhere; false: nothing
+    progress: bool | None = None  # null: a bar on a terminal, lines elsewhere (at most 50 a run); false: nothing
+    label: str | None = None  # the run on the terminal; null: its folder's name; a sweep names what varies
 
 
 @dataclass

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.config.schema import ROOT
+from ablation.program import console
 from ablation.report import documents, page, terminal
 from ablation.report.content import Content, Illustration, compose
 from ablation.report.evidence import changes, read
@@ -45,9 +46,9 @@ def gather(paths: Sequence[Path], filters: Sequence[str] = ()) -> Content:
     return compose(evidence)
 
 
-def show_main_table(paths: Sequence[Path]) -> None:
-    """Print the compact main table of everything below `paths`."""
-    terminal.show(gather(paths), terminal.console(), verdicts=False)
+def show_tables(paths: Sequence[Path]) -> None:
+    """Print the tables of everything below `paths`, without verdicts."""
+    terminal.show(gather(paths), console(), verdicts=False)
 
 
 def write(content: Content, output: Path, formats: set[str], refresh: int | None = None) -> list[Path]:
@@ -94,16 +95,16 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def watch(paths: Sequence[Path], output: Path, filters: Sequence[str], formats: set[str]) -> None:
     """Make the report again whenever a run leaves something new, until interrupted."""
-    console = terminal.console()
+    screen = console()
     seen = None
     while True:
         if (present := list(changes([path for path in paths if path.exists()]))) != seen:
             seen = present
             content = gather(paths, filters)
-            console.clear()
+            screen.clear()
             if "terminal" in formats:
-                terminal.show(content, console)
+                terminal.show(content, screen)
             write(content, output, formats, refresh=WATCH_SECONDS)
-            console.print(f"Watching; the page reloads itself: {output / 'report.html'}. Ctrl-C ends it.")
+            screen.print(f"Watching; the page reloads itself: {output / 'report.html'}. Ctrl-C ends it.")
             sys.stdout.flush()
         time.sleep(WATCH_SECONDS)

@@ -7,8 +7,6 @@ from rich.table import Table as Grid
 from ablation.report.claims import Finding
 from ablation.report.content import Content, Table, Text
 
-WIDE = 120
-"""Columns where the output is not a terminal: a log must not lose half a table."""
 NETWORKS = ["Network", "n", "Train error %", "Test error %", "95% interval"]
 NETWORKS += ["selected on test", "Paper", "Difference", "Time"]
 CHANGES = ["Network", "Change", "n", "Test error %", "Test difference", "95% interval (test)"]
@@ -17,11 +15,6 @@ STYLES = {"reproduced": "green", "contradicted": "bold red", "inconclusive": "ye
 FORMS = {"study": "\n[bold]{}[/]", "setting": "\n{}", "plain": "{}", "label": "[yellow]{}[/]"}
 FORMS |= {"note": "[yellow]note:[/] {}", "command": "  {}"}
 """By kind of text; other kinds are not for the terminal."""
-
-
-def console() -> Console:
-    found = Console()
-    return found if found.is_terminal else Console(width=WIDE)
 
 
 def show(content: Content, to: Console, verdicts: bool = True) -> None:
