@@ -72,10 +72,16 @@ class Arm:
             return most
         rest = without(most.keys, {self.best_of})
         measured = [c for c in fitting if without(c.keys, {self.best_of}) == rest and len(c.values(VALIDATION))]
-        return min(measured, key=lambda cell: cell.values(VALIDATION).mean()) if len(measured) > 1 else None
+        return min(measured, key=validation_error) if len(measured) > 1 else None
 
 
 VALIDATION = "metrics.val_error"
+
+
+def validation_error(cell: Cell) -> float:
+    """Mean in percent; a run that failed or diverged counts as 100 %."""
+    values = cell.values(VALIDATION)
+    return float(values.sum() + 100 * cell.failed) / (len(values) + cell.failed)
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ class Claim:
         free = set[str]().union(*(arm.named for arm in self.arms))
         groups: dict[str, list[tuple[Setting, Cell]]] = {}
         for setting in filter(self.applies, study.settings):
-            for cell in setting.cells:
+            for cell in setting.cells + setting.lost:
                 rest = json.dumps(without(setting_keys(cell.keys), free), sort_keys=True)
                 groups.setdefault(rest, []).append((setting, cell))
         for group in groups.values():

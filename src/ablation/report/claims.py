@@ -142,13 +142,14 @@ def examine(claim: Claim, setting: Setting, found: dict[Arm, Cell | None]) -> Fi
     cells = [cell for cell in found.values() if cell]
     samples = {arm.label(cell): metric.of(cell) for arm, cell in found.items() if cell}
     means = {label: float(values.mean()) for label, values in samples.items() if len(values)}
-    details = [sample_text(label, values, metric) for label, values in samples.items()]
+    lost = {arm.label(cell): cell.failed for arm, cell in found.items() if cell}
+    details = [sample_text(label, values, metric, lost[label]) for label, values in samples.items()]
     if metric.beside:
         beside = [values.mean() for values in map(metric.beside.of, cells) if len(values)]
         shown = ", ".join(f"{mean:.{metric.decimals}f}{metric.unit}" for mean in beside)
         details += [f"{metric.beside.name} {shown}"] if shown else []
     counts = {label: len(values) for label, values in samples.items()}
-    numbers: dict[str, Any] = {"n": counts, "means": means}
+    numbers: dict[str, Any] = {"n": counts, "means": means, "failed": lost}
     lacking = [arm.name for arm, cell in found.items() if not cell] + [label for label in samples if label not in means]
     if lacking:
         return Finding(claim, setting, "untested", f"no records of {', '.join(lacking)}", "; ".join(details), numbers)
@@ -158,8 +159,9 @@ def examine(claim: Claim, setting: Setting, found: dict[Arm, Cell | None]) -> Fi
     return Finding(claim, setting, verdict, text, "; ".join(details), numbers | judged)
 
 
-def sample_text(label: str, values: Values, metric: Metric) -> str:
+def sample_text(label: str, values: Values, metric: Metric, failed: int) -> str:
+    lost = f", {failed} more failed or diverged" if failed else ""
     if not len(values):
-        return f"{label}: no number"
+        return f"{label}: no number{lost}"
     spread = f" ± {values.std(ddof=1):.{metric.decimals}f}" if len(values) > 1 else ""
-    return f"{label} {values.mean():.{metric.decimals}f}{spread}{metric.unit} (n={len(values)})"
+    return f"{label} {values.mean():.{metric.decimals}f}{spread}{metric.unit} (n={len(values)}{lost})"
