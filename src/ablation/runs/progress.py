@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 LINES = 50
@@ -31,9 +31,10 @@ class Display:
         self.told = -1
         self.bar = None
         if self.lines and alone and (progress or sys.stderr.isatty()):
-            columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
+            speed = TextColumn("{task.fields[speed]}")
+            columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn(), speed)
             self.bar = Bar(*columns, console=Console(stderr=True), refresh_per_second=4, expand=True)
-            self.task = self.bar.add_task(name, total=steps, completed=step, latest="")
+            self.task = self.bar.add_task(name, total=steps, completed=step, latest="", speed="")
             self.bar.start()
 
     def step(self, step: int) -> None:
@@ -43,14 +44,14 @@ class Display:
     def row(self, row: dict[str, Any]) -> None:
         names = {"running_train_error": "running train error", "val_error": "val error", "test_error": "test error"}
         errors = [f"{name} {row[key]:.2f} %" for key, name in names.items() if row[key] is not None]
-        rest = f"loss {row['running_train_loss']:.4f}  lr {row['lr']:.4g}  {row['images_per_second']:,.0f} images/s"
-        latest = "  ".join([*errors, rest])
+        latest = "  ".join([*errors, f"loss {row['running_train_loss']:.4f}", f"lr {row['lr']:.4g}"])
+        speed = f"{row['images_per_second']:,.0f} images/s"
         share = row["step"] * LINES // self.steps
         if self.bar:
-            self.bar.update(self.task, completed=row["step"], latest=latest)
+            self.bar.update(self.task, completed=row["step"], latest=latest, speed=speed)
         elif self.lines and share > self.told:
             self.told = share
-            print(f"{self.name}  step {row['step']}/{self.steps}  {latest}", flush=True)
+            print(f"{self.name}  step {row['step']}/{self.steps}  {latest}  {speed}", flush=True)
 
     def close(self) -> None:
         if self.bar:
