@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from ablation.config.schema import ROOT, Config
-from ablation.report.studies import Cell, Keys, Study, network_name, setting_keys, shortcut_of
+from ablation.report.studies import Cell, Keys, Setting, Study, network_name, setting_keys, shortcut_of
 
 NETWORK = ("model.depth", "model.residual")
 """They differ in most studies, and are shown as the network's name."""
@@ -24,7 +24,7 @@ VAL = "metrics.val_error"
 
 @dataclass(frozen=True)
 class Comparison:
-    """The cells of a study as rows of one table, by network and by what differs."""
+    """The cells of a study as rows of one table, by network and by what differs; of some every run may have failed."""
 
     study: Study
     keys: tuple[str, ...]
@@ -41,6 +41,10 @@ class Comparison:
         own |= {key: default(key, own) for key in known if key not in own}
         return {key: own[key] for key in self.keys if key in own}
 
+    def setting(self, cell: Cell) -> Setting:
+        """The setting that the cell belongs to."""
+        return next(found for found in self.study.settings if any(one is cell for one in found.cells + found.lost))
+
     @property
     def networks(self) -> bool:
         """Whether several networks are compared."""
@@ -53,12 +57,14 @@ class Comparison:
         texts = [("" if key.endswith(".name") else f"{key.split('.')[-1]}=") + shown(own[key]) for key in keys]
         return ", ".join([network(cell)] * self.networks + (texts or ["baseline"]))
 
+    def is_baseline(self, cell: Cell) -> bool:
+        """Whether it has the baseline's values, as far as it can have them; each network has a baseline of its own."""
+        return self.values(cell).items() <= self.values(self.baseline).items()
+
     def reference(self, cell: Cell) -> Cell | None:
-        """What the cell is compared with: the baseline's values on the cell's own network; None for a baseline."""
-        wanted = self.values(self.baseline)
-        alike = (one for one in self.cells if network(one) == network(cell))
-        found = next((one for one in alike if self.values(one).items() <= wanted.items()), None)
-        return None if found is cell else found
+        """What the cell is compared with: the baseline of its own network; None for a baseline, or without one."""
+        alike = (one for one in self.cells if network(one) == network(cell) and self.is_baseline(one))
+        return None if self.is_baseline(cell) else next(alike, None)
 
     @property
     def numeric(self) -> str:
@@ -78,9 +84,16 @@ class Comparison:
 
     @property
     def winner(self) -> Cell | None:
-        """The cell with the least mean validation error; None unless every cell has one."""
-        errors = [cell.values(VAL) for cell in self.cells]
-        return min(self.cells, key=lambda cell: float(cell.values(VAL).mean())) if all(map(len, errors)) else None
+        """The cell with the least mean validation error; None unless every cell with finished runs has one."""
+        finished = [(cell, cell.values(VAL)) for cell in self.cells if len(cell.runs)]
+        measured = all(len(errors) for _, errors in finished)
+        return min(finished, key=lambda pair: float(pair[1].mean()))[0] if measured else None
+
+    @property
+    def held_still(self) -> Keys:
+        """The defining keys that all cells share."""
+        first, *others = (defining(cell) for cell in self.cells)
+        return {key: value for key, value in first.items() if all(one.get(key) == value for one in others)}
 
 
 def comparison_of(study: Study, baseline: Keys | None = None) -> Comparison | None:
@@ -89,8 +102,8 @@ def comparison_of(study: Study, baseline: Keys | None = None) -> Comparison | No
     None where only depth, plain or residual, and the options A, B and C differ among several networks, as they do in
     the paper's own question: the setting's table reads better for that.
     """
-    cells = [cell for setting in study.settings for cell in setting.cells]
-    keys = varied(cells)
+    cells = [cell for setting in study.settings for cell in setting.cells + setting.lost]
+    keys = varied([defining(cell) for cell in cells])
     several = len({network(cell) for cell in cells}) > 1
     if not keys or (several and keys == ("shortcut.name",) and {cell.shortcut for cell in cells} <= OPTIONS | {""}):
         return None
@@ -108,9 +121,8 @@ def comparison_of(study: Study, baseline: Keys | None = None) -> Comparison | No
     return replace(found, cells=tuple(sorted(cells, key=row)))
 
 
-def varied(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """The keys that differ among the cells and are no mere consequence of another one that does."""
-    found = [defining(cell) for cell in cells]
+def varied(found: Sequence[Keys]) -> tuple[str, ...]:
+    """The keys that differ among cells and are no mere consequence of another one that does."""
     every = sorted({key for keys in found for key in keys} - {*NETWORK})
     differing = [key for key in every if differs(key, found)]
 

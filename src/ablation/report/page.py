@@ -49,9 +49,7 @@ def block_html(block: Block) -> Iterator[str]:
     match block:
         case Text(kind, text):
             yield TAGS[kind].format(escape(text), anchor(text))
-        case Table(kind, title, frame):
-            if kind == "changes":
-                yield f"<h3>{escape(title)}</h3>"
+        case Table(kind, _, frame):
             markup = frame.to_html(index=False, border=0, classes=kind, escape=True, justify="inherit")
             yield f'<div class="scroll">{markup}</div>'
         case Illustration(_, _, caption, svg):

@@ -76,3 +76,12 @@ def bootstrap(*samples: Values) -> Interval:
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(np.subtract.reduce(means), [tail, 100 - tail])
     return float(low), float(high)
+
+
+def probability_of_improvement(first: Values, second: Values) -> float:
+    """How often a value of `first` is lower than one of `second`, ties half (Bouthillier et al. 2021)."""
+    return float(((first[:, None] < second) + (first[:, None] == second) / 2).mean())
+
+
+def welch_p(higher: Values, lower: Values) -> float:
+    return permutation_p(higher, lower)
