@@ -19,7 +19,7 @@ from ablation.report.documents import csv as csv_text
 from ablation.report.documents import latex, markdown_table
 from ablation.report.evidence import read
 from ablation.report.figures import band_of, draw
-from ablation.report.reporting import gather, make_report, show_main_table
+from ablation.report.reporting import gather, make_report, show_tables
 from ablation.report.studies import studies
 from ablation.report.tables import duration, main_table
 
@@ -101,8 +101,9 @@ def test_latex_is_golden(tmp_path: Path) -> None:
         r"% Needs \usepackage{booktabs}.",
         r"\begin{table}",
         r"\centering",
-        r"\caption{cifar10 $\cdot$ sgd lr 0.1 $\cdot$ paper schedule, 64,000 steps $\cdot$ crop\_flip $\cdot$ "
-        r"batch 128 $\cdot$ bfloat16 $\cdot$ NVIDIA H200}",
+        r"\small",
+        r"\caption{cifar10 $\cdot$ sgd lr 0.1 $\cdot$ paper schedule, 64,000 steps}",
+        r"\label{tab:runs-cifar10}",
         r"\begin{tabular}{lrrrrrrrr}",
         r"\toprule",
         r"Network & Parameters & n & Train error \% & running & Test error \% & 95\% interval & Paper & Difference \\",
@@ -139,8 +140,8 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_the_main_table_alone_can_be_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show_main_table([small_study(tmp_path)])
+def test_the_tables_alone_can_be_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_tables([small_study(tmp_path)])
     printed = capsys.readouterr().out
     assert re.search(r"ResNet-20 +3 +0.50 ± 0.10 +8.75 ± 0.20 +8.55 to 8.95 +8.75 +\+0.00 +3 min 20 s", printed)
     assert re.search(r"plain-44 +0 +missing +missing", printed)
@@ -155,8 +156,8 @@ def test_every_format_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "degradation" in printed.lower()
     names = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
     kinds = ("curves", "depth", "gradients", "responses")
-    figures = [f"figures/runs-cifar10-{name}.{kind}" for name in kinds for kind in ("png", "svg")]
-    assert names == sorted(["claims.json", "report.html", "report.md", "table.csv", "table.tex", *figures])
+    figures = [f"figures/runs-cifar10-{name}.{kind}" for name in kinds for kind in ("pdf", "png", "svg")]
+    assert names == sorted(["claims.json", "report.html", "report.md", "runs.csv", "table.csv", "table.tex", *figures])
     for row in json.loads((tmp_path / "out" / "claims.json").read_text()):
         assert row["verdict"] in ("reproduced", "contradicted", "inconclusive", "untested")
         assert {"statement", "source", "comparison", "test", "threshold", "evidence", "numbers"} <= set(row)
@@ -175,7 +176,7 @@ def test_only_the_asked_formats_are_written(tmp_path: Path, capsys: pytest.Captu
     assert not (tmp_path / "out").exists()
     status, printed, _ = run(capsys, tmp_path / "runs", "--format", "csv,html", "--output", tmp_path / "out")
     assert (status, set(printed.split())) == (0, {str(path) for path in (tmp_path / "out").iterdir()})
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.csv", "report.html"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.csv", "runs.csv", "report.html"}
 
 
 def test_figures_are_the_same_twice_and_drawn_again_only_where_records_change(
@@ -191,7 +192,7 @@ def test_figures_are_the_same_twice_and_drawn_again_only_where_records_change(
     reporting._drawn.clear()
     make_report([tmp_path / "runs"], tmp_path / "b")
     files = sorted(path.name for path in (tmp_path / "a" / "figures").iterdir())
-    assert files == ["runs-digits-depth.png", "runs-digits-depth.svg"]
+    assert files == [f"runs-digits-depth.{kind}" for kind in ("pdf", "png", "svg")]
     for name in files:
         assert (tmp_path / "a" / "figures" / name).read_bytes() == (tmp_path / "b" / "figures" / name).read_bytes()
     page = make_report([tmp_path / "runs"], tmp_path / "b").read_text()

@@ -19,7 +19,7 @@ DEFINING = ("config.", "environment.", "data.")
 NO_MATTER = ("config.trainer.label", "config.tracker.group", "config.results")
 MEASURED = ("parameters", "step", "metrics.", "timing.")
 NUMBERS = (*MEASURED, "environment.")
-CURVES = {"running_train_error": "running", "test_error": "test"}
+CURVES = {"running_train_error": "running train", "test_error": "test"}
 ROWS = 12
 """Steps at which the curves of two runs are printed."""
 
