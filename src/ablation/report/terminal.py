@@ -16,7 +16,7 @@ NETWORKS += ["selected on test", "Paper", "Difference", "Time"]
 """The columns of a setting's table that fit into 80 characters."""
 LEAST = ["95% interval", "running", "Time", "P(better)", "Train error %", "p"]
 """Columns of a comparison that a narrow terminal goes without, the first one first."""
-STYLES = {"reproduced": "green", "contradicted": "bold red", "inconclusive": "yellow"}
+STYLES = {"reproduced": "green", "suggestive": "cyan", "contradicted": "bold red", "inconclusive": "yellow"}
 FORMS = {"study": "\n[bold]{}[/]", "setting": "\n{}", "plain": "{}", "label": "[yellow]{}[/]"}
 FORMS |= {"note": "[yellow]note:[/] {}", "command": "  {}"}
 """By kind of text; other kinds are not for the terminal."""
@@ -78,7 +78,8 @@ def show_verdicts(findings: list[Finding], to: Console) -> None:
     for finding in findings:
         if style := STYLES.get(finding.verdict):
             claim = escape(finding.claim.statement)
-            table.add_row(f"[{style}]{finding.verdict}[/]", claim, escape(finding.headline))
+            alone = "" if finding.uncorrected == finding.verdict else f"\n[dim]uncorrected:\n{finding.uncorrected}[/]"
+            table.add_row(f"[{style}]{finding.verdict}[/]{alone}", claim, escape(finding.headline))
     if table.row_count:
         to.print(table, highlight=False)
     if untested := [finding.claim.id for finding in findings if finding.verdict == "untested"]:
