@@ -41,6 +41,9 @@ HOW_TO_READ = (
     "These rules were changed on 2026-11-24, after the records of the reference studies were seen and before any run with "
     "the paper's recipe: the intervals were bootstrapped, there was no correction, and the margins were wider. "
     "docs/log.md lists every verdict that changed.",
+    "A comparison's differences are of test errors, to the baseline of the same network; their p is two-sided and not "
+    "corrected for the number of rows. P(better) is the probability of improvement: how often a run has a lower test "
+    "error than one of the baseline's, ties counted half (Bouthillier et al. 2021).",
     "Only seeds are averaged: runs equal in their whole config, hardware, precision and data. Seeds that ran at "
     "different commits are averaged, with a note. Studies are never mixed.",
     f"The paper's numbers ({paper.CITATION}) stand only beside runs with its recipe; ≈ is read off a figure. At 110 "
