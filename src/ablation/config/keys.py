@@ -5,7 +5,7 @@ A key's meaning is the comment behind its field in schema.py, or the string belo
 
 import ast
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
@@ -17,9 +17,9 @@ from ablation.config.schema import OPEN_GROUPS, Config
 
 HEAD = """# Every key
 
-Made from `src/ablation/config/schema.py` by `PYTHONPATH=src python -m ablation.config.keys > docs/keys.md`. A key is given as
-`key=value`: `python src/train.py optimizer.lr=0.05`; a group's member by the group's name: `optimizer=adamw`. The defaults
-are those of `python src/train.py` without arguments; `--cfg job` shows what a command line composes to.
+A key is given as `key=value`: `python src/train.py optimizer.lr=0.05`; a group's member by the group's name:
+`optimizer=adamw`. The defaults are those of `python src/train.py` without arguments; `--cfg job` shows what a command
+line composes to. This page is made from the schema: `PYTHONPATH=src python -m ablation.config.keys > docs/keys.md`.
 """
 ROW = "| Key | Meaning | Default | Allowed |\n| --- | --- | --- | --- |"
 
@@ -46,9 +46,7 @@ def meanings() -> dict[str, dict[str, str]]:
         found[node.name] = {"": ast.get_docstring(node) or ""}
         for entry, after in zip(node.body, [*node.body[1:], None], strict=True):
             if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name):
-                below = (
-                    after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
-                )
+                below = ast.literal_eval(after.value) if isinstance(after, ast.Expr) else ""
                 beside = lines[(entry.end_lineno or 1) - 1].partition("  # ")[2]
                 name = "part of the run's name" if entry.target.id == "name" and node.name != "Data" else ""
                 found[node.name][entry.target.id] = " ".join(f"{beside} {below} {name}".split())
