@@ -98,19 +98,19 @@ def test_the_numbers_are_golden(tmp_path: Path) -> None:
 def test_latex_is_golden(tmp_path: Path) -> None:
     write(tmp_path, fixed(20, residual=True, seed=0, train=0.5, test=8.75))
     assert latex(gather([tmp_path])).splitlines() == [
-        r"% Needs \usepackage{booktabs}.",
+        r"% Needs \usepackage{booktabs,graphicx}.",
         r"\begin{table}",
         r"\centering",
-        r"\small",
         r"\caption{cifar10 $\cdot$ sgd lr 0.1 $\cdot$ paper schedule, 64,000 steps}",
         r"\label{tab:runs-cifar10}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         r"\begin{tabular}{lrrrrrrrr}",
         r"\toprule",
         r"Network & Parameters & n & Train error \% & running & Test error \% & 95\% interval & Paper & Difference \\",
         r"\midrule",
         r"ResNet-20 & 270,000 & 1 & 0.50 & 1.00 & 8.75 & -- & 8.75 & +0.00 \\",
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\end{table}",
     ]
 

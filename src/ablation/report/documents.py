@@ -20,6 +20,8 @@ LATEX = str.maketrans(
 )
 MARKS = {"title": "# ", "chapter": "## ", "study": "## ", "setting": "### ", "command": "    "}
 MARKS |= {"note": "- ", "item": "- ", "plain": "", "soft": "", "label": ""}
+FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+"""Makes a table as small as it must be for the page."""
 NOT_IN_LATEX = ["Time", "Images/s", "best", "median"]
 
 
@@ -58,7 +60,7 @@ def csv(content: Content) -> str:
     for section in content.sections:
         for setting in section.study.settings:
             for cell in setting.cells:
-                row = {"study": section.study.name} | cell_row(cell, setting) | cell.keys
+                row = {"study": section.study.name, "network": cell.label} | cell.keys | cell_row(cell, setting)
                 rows.append(row | (difference(section.comparison, cell) if section.comparison else {}))
     return str(pd.DataFrame(rows).to_csv(index=False))
 
@@ -69,24 +71,25 @@ def runs_csv(content: Content) -> str:
 
 
 def latex(content: Content) -> str:
-    """A `table` environment for each comparison and each setting that has a table; needs the package booktabs."""
+    """A `table` environment for each comparison and each setting that has a table; needs the packages booktabs and graphicx."""
     made = []
     for section in content.sections:
         blocks = [block for block in section.blocks() if isinstance(block, Table)]
         for place, table in enumerate((one for one in blocks if one.kind in ("networks", "comparison")), start=1):
             label = re.sub("[^A-Za-z0-9]+", "-", section.study.name) + (f"-{place}" if place > 1 else "")
             made.append(latex_table(table, f"tab:{label}"))
-    return "% Needs \\usepackage{booktabs}.\n" + "\n".join(made)
+    return "% Needs \\usepackage{booktabs,graphicx}.\n" + "\n".join(made)
 
 
 def latex_table(table: Table, label: str) -> str:
-    frame = table.frame.drop(columns=NOT_IN_LATEX, errors="ignore")
+    wide = ["running", "95% interval"] if table.kind == "comparison" else []  # the differences have intervals, too
+    frame = table.frame.drop(columns=[*NOT_IN_LATEX, *wide], errors="ignore")
     cells = [list(frame.columns), *frame.to_numpy().tolist()]
     head, *rows = (" & ".join(str(cell).translate(LATEX) for cell in row) + r" \\" for row in cells)
     caption = " · ".join(table.title.split(" · ")[:3]).translate(LATEX)
-    lines = [r"\begin{table}", r"\centering", r"\small", rf"\caption{{{caption}}}", rf"\label{{{label}}}"]
-    lines += [rf"\begin{{tabular}}{{l{'r' * (len(frame.columns) - 1)}}}", r"\toprule", head, r"\midrule", *rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{{label}}}"]
+    lines += [FIT, rf"\begin{{tabular}}{{l{'r' * (len(frame.columns) - 1)}}}", r"\toprule", head, r"\midrule", *rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
 
 
 def claims_json(content: Content) -> str:

@@ -205,7 +205,7 @@ def title_of(keys: Keys) -> str:
         keys.get("data.name", ""),
         " ".join(filter(None, (keys.get("optimizer.name"), f"lr {rate:g}" if rate is not None else ""))),
         ", ".join(filter(None, (schedule and f"{schedule} schedule", steps and f"{steps:,} steps"))),
-        keys.get("augmentation.name", ""),
+        "no augmentation" if keys.get("augmentation.name") == "none" else keys.get("augmentation.name", ""),
         f"batch {batch}" if batch else "",
         *(keys.get(key, "") for key in ("environment.precision", "environment.device_name")),
     )

@@ -122,8 +122,8 @@ def comparison_row(comparison: Comparison, cell: Cell) -> dict[str, str]:
     low, high, apart = numbers["difference_low"], numbers["difference_high"], number(numbers["difference"], "+.2f")
     bounds = f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) else ""
     row["Difference to baseline"] = "baseline" if comparison.is_baseline(cell) else apart + bounds
-    for title, key in (("p", "p"), ("P(better)", "probability_of_improvement")):
-        row[title] = f"{numbers[key]:.2g}" if np.isfinite(numbers[key]) else NONE
+    for title, key, form in (("p", "p", ".2g"), ("P(better)", "probability_of_improvement", ".2f")):
+        row[title] = format(numbers[key], form) if np.isfinite(numbers[key]) else NONE
     return row | {"Time": shown_as["Time"]}
 
 
