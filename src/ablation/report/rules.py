@@ -144,7 +144,7 @@ class DifferencesWithin(Within):
         found = [compare(samples, metric, *pair) for pair in combinations(samples, 2)]
         p, p_contradicted = zip(*(self.p_values(estimate) for estimate, _, _ in found), strict=True)
         numbers = found[0][2] if len(found) == 1 else {}
-        numbers |= {"pairs": [pair for _, _, pair in found], "margin": self.high}
+        numbers = numbers | {"pairs": [pair for _, _, pair in found], "margin": self.high}
         # All pairs have to lie within; one of them outside contradicts, corrected for their number.
         return Judgement(
             "; ".join(text for _, text, _ in found), numbers, max(p), min(1.0, min(p_contradicted) * len(found))
