@@ -289,6 +289,9 @@ def test_a_seed_that_ends_early_does_not_bend_the_mean() -> None:
         (["--publish", "digits"], "--publish=digits: needs a PATH"),
         (["RUNS", "data=imagenet"], "data=imagenet: no run has it; there are digits"),
         (["RUNS", "dta=digits"], "filter=dta: no such key"),
+        (["RUNS", "--baseline", "seed"], "--baseline=seed: must be KEY=VALUE"),
+        (["RUNS", "--baseline", "model.depth=8"], "model.depth=8: no run has it; there are 20, 56"),
+        (["RUNS", "--best", "0"], "--best=0: must be a positive number"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -324,6 +327,56 @@ def test_check_fails_on_a_contradicted_claim_with_a_list(tmp_path: Path, capsys:
     status, printed, _ = run(capsys, tmp_path, "--format", "terminal", "--check")
     assert status == 1
     assert "contradicted: runs-cifar10: plain-110-fails: " in printed
+
+
+def rates(folder: Path, validation: int = 0) -> list[Path]:
+    """Runs at two rates, the higher one better on validation and worse on test."""
+    made = []
+    for rate, val, test in ((0.1, 5.0, 6.0), (0.3, 4.0, 7.0)):
+        errors = {"test_error": test, "val_error": val if validation else None}
+        made.append(record(20, True, **errors, config__optimizer__lr=rate, config__data__validation=validation))
+    return write_all(folder, made)
+
+
+def test_two_runs_side_by_side_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = rates(tmp_path / "runs")
+    before = sorted(tmp_path.rglob("*"))
+    status, printed, _ = run(capsys, first, second)
+    assert status == 0
+    assert re.search(r"optimizer.lr +0.1 +0.3", printed)
+    assert re.search(r"test_error +6 +7", printed)
+    assert re.search(r"64000 +\S+ +\S+ +6.00 +7.00", printed)
+    assert "weight_decay" not in printed
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("validation", "best", "label"), [(5000, "0.3", ""), (0, "0.1", "Selected on the test set")])
+def test_the_best_run_is_the_one_on_validation_else_it_says_so(
+    validation: int, best: str, label: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates(tmp_path / "runs", validation)
+    _, every, _ = run(capsys, tmp_path / "runs", "--runs")
+    assert len(re.findall("^resnet20-seed0", every, re.MULTILINE)) == 2
+    _, printed, _ = run(capsys, tmp_path / "runs", "--best", "1")
+    assert re.findall(r"ResNet-20 +(\S+)", printed) == [best]
+    assert label in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_a_comparison_is_in_every_format_beside_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rates(tmp_path / "runs", validation=5000)
+    _, printed, _ = run(
+        capsys, tmp_path / "runs", "--baseline", "optimizer.lr=0.3", "--format", "terminal,csv,md,latex"
+    )
+    assert re.search(r"lr=0.1 +1 .* -1.00", printed)
+    assert re.search(r"lr=0.3 +1 .* baseline", printed)
+    with open(tmp_path / "report" / "table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["optimizer.lr"], row["difference"]) for row in rows] == [("0.1", "-1.0"), ("0.3", "")]
+    with open(tmp_path / "report" / "runs.csv") as file:
+        assert [row["metrics.test_error"] for row in csv.DictReader(file)] == ["6.0", "7.0"]
+    assert "| 0.1 | 1 | 5.00 |" in (tmp_path / "report" / "report.md").read_text()
+    assert r"\label{tab:runs-cifar10}" in (tmp_path / "report" / "table.tex").read_text()
 
 
 def test_watch_makes_the_report_again_when_something_comes(

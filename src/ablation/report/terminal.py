@@ -61,7 +61,7 @@ def grid(table: Table, width: int) -> Grid:
 def header(frame: pd.DataFrame, column: str) -> str:
     """The column's title, over several lines where it is longer than what stands below it."""
     longest = max(map(len, [*column.split(), *map(str, frame[column])]))
-    return "\n".join(textwrap.wrap(column, longest + 1, break_long_words=False, break_on_hyphens=False))
+    return "\n".join(textwrap.wrap(column, longest + 2, break_long_words=False, break_on_hyphens=False))
 
 
 def breadth(frame: pd.DataFrame) -> int:
