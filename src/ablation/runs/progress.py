@@ -1,7 +1,9 @@
 """What a run shows while it trains: a bar on a terminal, lines elsewhere, or nothing."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from threading import Timer
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -58,7 +60,14 @@ class Display:
             self.bar.stop()
 
 
-def announce(name: str, phase: str, progress: bool | None) -> None:
-    """Say what a run begins to do, so that a terminal is not silent meanwhile."""
+@contextmanager
+def announced(name: str, phase: str, progress: bool | None) -> Iterator[None]:
+    """Say what a run is doing if it takes more than a second, so that a terminal is not silent meanwhile."""
+    timer = Timer(1.0, print, [f"{name}  {phase}"], {"flush": True})
+    timer.daemon = True
     if progress is not False:
-        print(f"{name}  {phase}", flush=True)
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
