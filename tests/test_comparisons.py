@@ -119,7 +119,7 @@ def test_each_network_is_compared_with_its_own_baseline_and_the_winner_is_the_on
     by_label = {found.label(cell): cell for cell in found.cells}
     assert found.winner is by_label["ResNet-20, lr=0.01"]
     assert verdict_on(found).startswith(
-        "Least validation error: ResNet-20, lr=0.01, 27.00 % (n = 3); its test error is 28.97"
+        "Least validation error: ResNet-20, lr=0.01, 27.00 % (n = 3); its test error is 28.97 %"
     )
     reference = stats.ttest_ind(errors[0.01][0], errors[0.1][0], equal_var=False)
     interval = reference.confidence_interval()

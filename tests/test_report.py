@@ -20,6 +20,7 @@ from ablation.report.documents import latex, markdown_table
 from ablation.report.evidence import read
 from ablation.report.figures import band_of, draw
 from ablation.report.reporting import gather, make_report, show_tables
+from ablation.report.rules import VERDICTS
 from ablation.report.studies import studies
 from ablation.report.tables import duration, main_table
 
@@ -161,7 +162,7 @@ def test_every_format_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[s
     figures = [f"figures/runs-cifar10-{name}.{kind}" for name in kinds for kind in ("pdf", "png", "svg")]
     assert names == sorted(["claims.json", "report.html", "report.md", "runs.csv", "table.csv", "table.tex", *figures])
     for row in json.loads((tmp_path / "out" / "claims.json").read_text()):
-        assert row["verdict"] in ("reproduced", "contradicted", "inconclusive", "untested")
+        assert row["verdict"] in VERDICTS
         assert {"statement", "source", "comparison", "test", "threshold", "evidence", "numbers"} <= set(row)
     for path in re.findall(r"\]\((.+?)\)", (tmp_path / "out" / "report.md").read_text()):
         with Image.open(tmp_path / "out" / path) as image:
@@ -350,7 +351,7 @@ def test_two_runs_side_by_side_write_nothing(tmp_path: Path, capsys: pytest.Capt
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(("validation", "best", "label"), [(5000, "0.3", ""), (0, "0.1", "Selected on the test set")])
+@pytest.mark.parametrize(("validation", "best", "label"), [(5000, "0.3", ""), (0, "0.1", "selected on the test set")])
 def test_the_best_run_is_the_one_on_validation_else_it_says_so(
     validation: int, best: str, label: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

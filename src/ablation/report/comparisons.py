@@ -6,20 +6,24 @@ group's members differ (optimizer=sgd,adamw), their own keys go without saying, 
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import Any, TypeGuard
+from pathlib import Path
+from typing import Any
 
 import yaml
 
+from ablation.config.identity import is_number
 from ablation.config.schema import ROOT, Config
+from ablation.report.arms import VALIDATION, validation_error
+from ablation.report.filters import shown
 from ablation.report.studies import Cell, Keys, Setting, Study, network_name, setting_keys, shortcut_of
+from ablation.runs.record.record import leaves
 
 NETWORK = ("model.depth", "model.residual")
 """They differ in most studies, and are shown as the network's name."""
 OPTIONS = {"A", "B", "C"}
 RATES = ("lr", "weight_decay")
-VAL = "metrics.val_error"
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,9 @@ class Comparison:
     @property
     def winner(self) -> Cell | None:
         """The cell with the least mean validation error; None unless every cell with finished runs has one."""
-        finished = [(cell, cell.values(VAL)) for cell in self.cells if len(cell.runs)]
-        measured = all(len(errors) for _, errors in finished)
-        return min(finished, key=lambda pair: float(pair[1].mean()))[0] if measured else None
+        finished = [cell for cell in self.cells if len(cell.runs)]
+        measured = all(len(cell.values(VALIDATION)) for cell in finished)
+        return min(finished, key=validation_error) if measured else None
 
     @property
     def held_still(self) -> Keys:
@@ -115,8 +119,9 @@ def comparison_of(study: Study, baseline: Keys | None = None) -> Comparison | No
     found = Comparison(study, keys, tuple(cells), chosen, tuple(off))
 
     def row(cell: Cell) -> list[Any]:
-        own = found.values(cell)
-        return [cell.residual, cell.depth, *(order(own.get(key)) for key in keys)]
+        """By network, then numbers by size and all else by name."""
+        own = [found.values(cell).get(key) for key in keys]
+        return [cell.residual, cell.depth, *((1, shown(v)) if not is_number(v) else (0, v) for v in own)]
 
     return replace(found, cells=tuple(sorted(cells, key=row)))
 
@@ -157,34 +162,26 @@ def distance(cell: Cell, keys: Sequence[str], wanted: Keys) -> tuple[Any, ...]:
     """How far a cell is from the baseline: what the user named counts first, then the defaults, then few runs."""
     own = defining(cell)
     far = [own.get(key) != default(key, own) for key in keys if key not in wanted]
-    ratio = 0.0
-    for key in keys:  # of several values that are not the default, the nearest
-        usual, value = default(key, own), own.get(key)
-        if is_number(usual) and is_number(value) and usual > 0 < value:
-            ratio += abs(math.log(value / usual))
+    pairs: list[Any] = [(own.get(key), default(key, own)) for key in keys]
+    numbers = [(value, usual) for value, usual in pairs if is_number(value) and is_number(usual)]
+    ratio = sum(abs(math.log(value / usual)) for value, usual in numbers if value > 0 < usual)  # the nearest number
     missed = sum(own.get(key) != value for key, value in wanted.items())
     return missed, sum(far), ratio, -len(cell.runs), not cell.residual, cell.depth, repr(sorted(own.items()))
 
 
 @cache
 def defaults() -> Keys:
-    """The values of conf/config.yaml and the schema: dotted key -> value, a group's member as `group.name`."""
-    found: Keys = {}
-    for entry in fields(Config):
-        node = getattr(Config(), entry.name)
-        inner = {f"{entry.name}.{name}": value for name, value in vars(node).items()} if is_dataclass(node) else {}
-        found |= inner or {entry.name: node}
+    """The values of the schema and conf/config.yaml: dotted key -> value, a group's member as `group.name`."""
     chosen = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())["defaults"]
-    members = {key: name for entry in chosen if isinstance(entry, dict) for key, name in entry.items()}
-    return found | {f"{group}.name": name for group, name in members.items() if group != "model" and name}
+    members = {f"{key}.name": name for entry in chosen if isinstance(entry, dict) for key, name in entry.items()}
+    return dict(leaves(asdict(Config()))) | members
 
 
 @cache
 def member(group: str, name: str) -> Keys:
     """The keys of conf/<group>/<name>.yaml; none if there is no such file, as for another checkout's own member."""
-    path = ROOT / "conf" / group / f"{name}.yaml"
-    known = path.is_file() and path.resolve().parent.parent.name == "conf"
-    read = (yaml.safe_load(path.read_text()) or {}) if known else {}
+    path = ROOT / "conf" / group / f"{Path(name).name}.yaml"
+    read = yaml.safe_load(path.read_text()) if path.is_file() else {}
     return {f"{group}.{key}": value for key, value in read.items()}
 
 
@@ -193,19 +190,3 @@ def default(key: str, own: Keys) -> Any:
     group, _, name = key.partition(".")
     chosen = {} if name == "name" else member(group, str(own.get(f"{group}.name")))
     return chosen.get(key, defaults().get(key))
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def order(value: Any) -> tuple[bool, float, str]:
-    """Numbers by size, all else by name."""
-    return not is_number(value), float(value) if is_number(value) else 0.0, shown(value)
-
-
-def shown(value: Any) -> str:
-    """A value as one would type it on the command line."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -71,7 +71,7 @@ def runs_csv(content: Content) -> str:
 
 
 def latex(content: Content) -> str:
-    """A `table` environment for each comparison and each setting that has a table; needs the packages booktabs and graphicx."""
+    """A `table` environment for each comparison and each setting that has a table; needs booktabs and graphicx."""
     made = []
     for section in content.sections:
         blocks = [block for block in section.blocks() if isinstance(block, Table)]

@@ -12,8 +12,9 @@ import pandas as pd
 
 from ablation.report import paper
 from ablation.report.claims import Finding
-from ablation.report.comparisons import Comparison, network, shown
+from ablation.report.comparisons import Comparison, network
 from ablation.report.evidence import missing
+from ablation.report.filters import shown
 from ablation.report.statistics import (
     Interval,
     Values,
@@ -114,7 +115,7 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def comparison_row(comparison: Comparison, cell: Cell) -> dict[str, str]:
-    own, shown_as, numbers = comparison.values(cell), display_row(cell, comparison.setting(cell)), {}
+    own, shown_as = comparison.values(cell), display_row(cell, comparison.setting(cell))
     row = {"Network": network(cell)} | {key: shown(own[key]) for key in comparison.keys if key in own}
     row |= {"n": shown_as["n"], "failed": str(cell.failed)}
     row |= {key: shown_as[key] for key in (*TITLES.values(), "95% interval", "Paper") if key in shown_as}
@@ -136,9 +137,8 @@ def difference(comparison: Comparison, cell: Cell) -> dict[str, float]:
         return dict.fromkeys(keys, np.nan)
     low, high = difference_interval(own, other) or (np.nan, np.nan)
     p = min(1.0, 2 * min(welch_p(own, other), welch_p(other, own))) if np.isfinite(low) else np.nan
-    return dict(
-        zip(keys, (own.mean() - other.mean(), low, high, p, probability_of_improvement(own, other)), strict=True)
-    )
+    numbers = (own.mean() - other.mean(), low, high, p, probability_of_improvement(own, other))
+    return dict(zip(keys, numbers, strict=True))
 
 
 def verdict_on(comparison: Comparison) -> str:
@@ -146,11 +146,9 @@ def verdict_on(comparison: Comparison) -> str:
     winner = comparison.winner
     if winner is None:
         return f"No validation set: {PICKING}"
-    val, test = (
-        f"{number(average(values := winner.values(ERRORS[name])), '.2f')} % (n = {len(values)})"
-        for name in ("val", "test")
-    )
-    return f"Least validation error: {comparison.label(winner)}, {val}; its test error is {test}."
+    val, test = (number(average(winner.values(ERRORS[name])), ".2f") for name in ("val", "test"))
+    chosen = f"{comparison.label(winner)}, {val} % (n = {len(winner.runs)})"
+    return f"Least validation error: {chosen}; its test error is {test} %."
 
 
 def claims_table(findings: list[Finding]) -> pd.DataFrame:
