@@ -13,7 +13,18 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NoReturn
 
+from rich.console import Console
+
 from ablation.errors import UserError
+
+WIDE = 120
+"""Columns where the output is not a terminal and COLUMNS is not set."""
+
+
+def console() -> Console:
+    """For stdout: as wide as the terminal or as COLUMNS says; a log must not lose half a table."""
+    found = Console()
+    return found if found.is_terminal or os.environ.get("COLUMNS", "").isdigit() else Console(width=WIDE)
 
 
 def fail(error: UserError) -> NoReturn:

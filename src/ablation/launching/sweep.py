@@ -8,6 +8,7 @@ import itertools
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from ablation.config import compose
@@ -30,6 +31,7 @@ from ablation.config.command_line import translate
 from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts, asked_for
+from ablation.program import console
 from ablation.runs.record import status
 from ablation.runs.record.files import read_json
 from ablation.runs.record.status import EXIT_STATUS, Outcome
@@ -84,14 +86,14 @@ def sweep(
     if not combinations:
         raise UserError("command line", " ".join(arguments), "an axis of the sweep has no values")
     jobs: dict[str, tuple[list[str], Config]] = {}
-    for combination in combinations:
+    for combination in map(labelled, combinations, labels(combinations)):
         config = compose_job(loader, master, combination)
         jobs.setdefault(config.identity(config.trainer.precision), (combination, config))
     if len(jobs) < len(combinations):  # a plain net has no shortcut to vary
         print(f"{len(combinations)} combinations are {len(jobs)} different runs")
     outcomes = launch(launcher, [job for job, _ in jobs.values()], [config for _, config in jobs.values()])
-    show_summary(outcomes)
-    if page := make_report(config.results_dir):
+    show_summary(outcomes, [config.trainer.label or config.name() for _, config in jobs.values()])
+    if page := make_report(config.results_dir, [outcome.folder for outcome in outcomes if outcome.folder]):
         rows = [{"run": o.name, "state": o.state, **errors(o), "message": o.message} for o in outcomes]
         tracker.follow_sweep(group, page, rows, asdict(config.tracker), config.results_dir)
     leave(max(outcome.exit_status for outcome in outcomes))
@@ -105,6 +107,21 @@ def axis(override: Override) -> list[str]:
     if not override.is_discrete_sweep():
         raise UserError(key, override.get_value_string(), "has no values to list; allowed: a,b or choice() or range()")
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def labels(combinations: Sequence[Sequence[str]]) -> list[str]:
+    """What each combination has that not all have, such as "depth=20 seed=1"."""
+    common = set(combinations[0]).intersection(*combinations[1:])
+    own = [[override.lstrip("+~") for override in one if override not in common] for one in combinations]
+    keys = {override.partition("=")[0] for one in own for override in one}
+    last = Counter(key.rpartition(".")[2] for key in keys)
+    short = {key: name if last[name := key.rpartition(".")[2]] == 1 else key for key in keys}
+    return [" ".join(short[text.partition("=")[0]] + text[text.find("=") :] for text in one) for one in own]
+
+
+def labelled(combination: list[str], label: str) -> list[str]:
+    quoted = label.replace("\\", "\\\\").replace("'", "\\'")
+    return [*combination, f"trainer.label='{quoted}'"] if label else combination
 
 
 def compose_job(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> Config:
@@ -150,18 +167,20 @@ def outcome_on_disk(config: Config, began: float) -> Outcome:
 
 
 def errors(outcome: Outcome) -> dict[str, float | None]:
-    return {key: outcome.metrics.get(key) for key in ("train_error", "test_error")}
+    return {key: outcome.metrics.get(key) for key in ("train_error", "val_error", "test_error")}
 
 
-def show_summary(outcomes: Sequence[Outcome]) -> None:
-    """Print a row a job, and below it where to look for those that did not finish."""
-    right = [Column(title, justify="right") for title in ("train error %", "test error %")]
-    table = Table("run", "state", *right, title="Summary of the sweep", title_justify="left")
+def show_summary(outcomes: Sequence[Outcome], names: Sequence[str]) -> None:
+    """Print a row a job under its short name, and below the table where to look for those that did not finish."""
+    found = [errors(outcome) for outcome in outcomes]
+    keys = [key for key in found[0] if key != "val_error" or any(one[key] is not None for one in found)]
+    right = [Column(f"{key.replace('_', ' ')} %", justify="right") for key in keys]
+    table = Table(Column("run", overflow="fold"), "state", *right, title="Summary of the sweep", title_justify="left")
     styles = {"failed": "red", "interrupted": "yellow", "busy": "yellow"}
-    for outcome in outcomes:
-        shown = ["" if error is None else f"{error:.2f}" for error in errors(outcome).values()]
-        table.add_row(outcome.name, outcome.state, *shown, style=styles.get(outcome.state))
-    Console(width=None if Console().is_terminal else 160).print(table)
+    for outcome, name, own in zip(outcomes, names, found, strict=True):
+        shown = ["" if (error := own[key]) is None else f"{error:.2f}" for key in keys]
+        table.add_row(escape(name), outcome.state, *shown, style=styles.get(outcome.state))
+    console().print(table)
     counts = {state: sum(o.state == state for o in outcomes) for state in EXIT_STATUS}
     print(", ".join(f"{count} {state}" for state, count in counts.items() if count))
     for outcome in outcomes:
@@ -170,13 +189,16 @@ def show_summary(outcomes: Sequence[Outcome]) -> None:
             print(f"{outcome.state}: {outcome.name}: {outcome.message}{where}")
 
 
-def make_report(results: Path) -> Path | None:
-    """Make the report over all runs, also when a job failed, and print its main table. Returns its page, if made."""
+def make_report(results: Path, folders: Sequence[Path]) -> Path | None:
+    """Make the report over all runs, also when a job failed; print the tables of those in `folders`.
+
+    Returns the report's page, if it could be made.
+    """
     from ablation.report import reporting  # here, and not above: it takes a second to import
 
     try:
         page = reporting.make_report([results / "runs"], results / "report")
-        reporting.show_main_table([results / "runs"])
+        reporting.show_tables(folders)
     except Exception as error:  # the runs are done and safe: a fault in the report must not look like theirs
         print(f"the report could not be made: {type(error).__name__}: {error}", file=sys.stderr)
         return None

@@ -1,7 +1,7 @@
 """What a report says, as one sequence of blocks; the page, Markdown, LaTeX and the terminal each show these blocks."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,11 +9,13 @@ import pandas as pd
 
 from ablation.report import paper
 from ablation.report.claims import Finding, study_findings
+from ablation.report.comparisons import Comparison, comparison_of, network
 from ablation.report.evidence import Evidence, now
-from ablation.report.rules import MIN_SEEDS, VERDICTS, Verdict
-from ablation.report.studies import Setting, Study, studies
-from ablation.report.tables import ablation_tables, main_table, recorded
+from ablation.report.rules import ENOUGH_SEEDS, MIN_SEEDS, VERDICTS, Verdict
+from ablation.report.studies import Cell, Keys, Setting, Study, studies, title_of
+from ablation.report.tables import comparison_table, main_table, recorded, verdict_on
 
+ORIGIN = {"torch": "torch", "git_commit": "commit"}
 MOST_FIGURES = 4
 """Settings of one study that get figures; the rest are named."""
 
@@ -26,11 +28,22 @@ HOW_TO_READ = (
     "Errors are in percent and of the final iterate, unless a column says that it was selected on the test set. "
     "Training error is measured in evaluation mode on the clean training set. The running training error, measured in "
     "training mode on augmented images, is shown beside it; no claim is tested on it.",
-    "± is the standard deviation over seeds, the interval a 95 % percentile bootstrap of the mean with a fixed seed. "
-    "With few seeds it is too narrow: for five normal values it covers the mean about 85 times in a hundred.",
-    f"A verdict needs at least {MIN_SEEDS} seeds a side. A difference needs an exact one-sided permutation test and an "
-    "interval that excludes zero. Tests and thresholds were fixed before the records were made; there is no correction "
-    "for the number of claims.",
+    "± is the standard deviation over seeds, the interval a 95 % t interval: Student's of a mean, Welch's of a difference. "
+    "d is a difference in units of that deviation. Beside a test error's ± stands what the sampling of the test set alone "
+    "gives, sqrt(p (1 - p) / N): where the two are alike, the seeds tell no more apart.",
+    "A difference needs Welch's test and the permutation test. The permutation test is exact where both sides are spread "
+    "alike; Welch's allows for unequal spreads, and takes the values to be near normal. A difference also has a minimum, "
+    "a quarter of the published one.",
+    f"A verdict needs {MIN_SEEDS} seeds a side. Reproduced and contradicted hold after Holm's correction for all claims "
+    f"that are tested in the study, with {ENOUGH_SEEDS} seeds a side at least; what is reproduced only without them is "
+    "suggestive. Decide how many seeds to run before you look: looking after each raises the chance of a false verdict.",
+    "Runs that failed or diverged stand beside their network's n; a claim that a net converges is about every run.",
+    "These rules were changed on 2026-11-24, after the records of the reference studies were seen and before any run with "
+    "the paper's recipe: the intervals were bootstrapped, there was no correction, and the margins were wider. "
+    "docs/log.md lists every verdict that changed.",
+    "A comparison's differences are of test errors, to the baseline of the same network; their p is two-sided and not "
+    "corrected for the number of rows. P(better) is the probability of improvement: how often a run has a lower test "
+    "error than one of the baseline's, ties counted half (Bouthillier et al. 2021).",
     "Only seeds are averaged: runs equal in their whole config, hardware, precision and data. Seeds that ran at "
     "different commits are averaged, with a note. Studies are never mixed.",
     f"The paper's numbers ({paper.CITATION}) stand only beside runs with its recipe; ≈ is read off a figure. At 110 "
@@ -52,9 +65,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """All text. networks: of one setting; changes: an ablation; leftovers: what is not in the others."""
+    """All text. networks: of one setting; comparison: of what differs, its index holds the rows' names; verdicts: of
+    every study; runs: a row a run; leftovers: what is not in the others.
+    """
 
-    kind: Literal["networks", "changes", "leftovers"]
+    kind: Literal["networks", "comparison", "verdicts", "runs", "leftovers"]
     title: str
     frame: pd.DataFrame
 
@@ -68,6 +83,7 @@ class Illustration:
     caption: str
     svg: bytes
     png: bytes
+    pdf: bytes = b""
 
 
 Block = Text | Table | Illustration | list[Finding]
@@ -94,23 +110,35 @@ class Part:
         apart = ", ".join(self.setting.deviations)
         return apart and f"Not the paper's recipe ({apart}): effects are tested, absolute numbers are not compared."
 
-    def recorded(self, key: str) -> str:
-        values = {value[:10] for cell in self.setting.cells for value in recorded(cell, f"environment.{key}")}
-        return ", ".join(sorted(values)) or "unknown"
+    @property
+    def tested(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.verdict != "untested"]
 
-    def blocks(self) -> Iterator[Block]:
-        """From top to bottom; first of all the verdict that the project is about, degradation in training."""
+    def blocks(self, compared: bool) -> Iterator[Block]:
+        """From top to bottom; first of all the verdict that the project is about, degradation in training.
+
+        `compared`: its networks stand in the study's own table.
+        """
+        if compared and not self.tested and not self.illustrations:
+            return
         yield Text("setting", self.setting.title)
         if self.label:
             yield Text("label", self.label)
-        for finding in self.findings:
-            if finding.claim.id == "degradation-train" and finding.verdict != "untested":
+        for finding in self.tested:
+            if finding.claim.id == "degradation-train":
                 yield Text(finding.verdict, f"{finding.claim.statement} ({finding.headline}).")
-        yield Text("soft", f"torch {self.recorded('torch')} · commit {self.recorded('git_commit')}")
-        yield self.table
+        if not compared:
+            yield Text("soft", origin(self.setting.cells))
+            yield self.table
         yield from self.illustrations
-        if self.findings:
-            yield self.findings
+        if self.tested:
+            yield self.tested
+
+
+def origin(cells: Sequence[Cell]) -> str:
+    """The versions of torch and the commits that the cells' runs were made with."""
+    found = {key: {v[:10] for cell in cells for v in recorded(cell, f"environment.{key}")} for key in ORIGIN}
+    return " · ".join(f"{name} {', '.join(sorted(found[key])) or 'unknown'}" for key, name in ORIGIN.items())
 
 
 @dataclass(frozen=True)
@@ -120,16 +148,40 @@ class Section:
     study: Study
     parts: list[Part]
     notes: list[str]
+    comparison: Comparison | None
+    """What the study compares; None for the paper's own question, whose settings have tables of their own."""
+    illustrations: list[Illustration] = field(default_factory=list)
+    """The figures of the comparison."""
 
     def blocks(self) -> Iterator[Block]:
         yield Text("study", self.study.title)
         found = Counter(finding.verdict for part in self.parts for finding in part.findings)
-        yield Text("plain", ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict]))
-        yield from (Text("note", note) for note in self.notes)
+        verdicts = ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict])
+        yield Text(
+            "soft" if set(found) <= {"untested"} else "plain", f"Claims: {verdicts}" if verdicts else "No claims"
+        )
+        yield from (Text("note", note) for note in dict.fromkeys(self.notes))
+        if self.comparison:
+            yield from comparison_blocks(self.comparison)
+        yield from self.illustrations
         for part in self.parts:
-            yield from part.blocks()
-        for axis, frame in ablation_tables(self.study):
-            yield Table("changes", f"{axis}: baseline and one change", frame)
+            yield from part.blocks(compared=self.comparison is not None)
+
+
+def comparison_blocks(comparison: Comparison) -> Iterator[Block]:
+    keys = ", ".join(comparison.keys)
+    same = [] if comparison.networks else [network(comparison.cells[0])]
+    yield Text("setting", f"Compared: {keys}")
+    yield Text(
+        "plain",
+        f"The same for all: {' · '.join([*same, title_of(comparison.held_still | {'data.name': comparison.study.data})])}.",
+    )
+    if comparison.off_default:
+        wanted, baseline = ", ".join(comparison.off_default), comparison.label(comparison.baseline)
+        yield Text("note", f"No runs with {wanted}: the baseline is {baseline}; --baseline KEY=VALUE names another.")
+    yield Text("soft", origin(comparison.cells))
+    yield Table("comparison", f"{comparison.study.title}: {keys}", comparison_table(comparison))
+    yield Text("plain" if comparison.winner else "label", verdict_on(comparison))
 
 
 @dataclass(frozen=True)
@@ -142,24 +194,40 @@ class Content:
     summary: str
 
     @property
+    def title(self) -> str:
+        """What is shown: the one comparison, or the paper's question."""
+        compared = [(section.comparison, section.study.data) for section in self.sections]
+        match compared:
+            case [(Comparison(keys=keys), data)]:
+                return f"{' and '.join(keys)} compared on {data}"
+        return "Does depth help?"
+
+    @property
     def findings(self) -> list[tuple[Study, Finding]]:
         return [(section.study, f) for section in self.sections for part in section.parts for f in part.findings]
 
     def blocks(self) -> Iterator[Block]:
         """The whole document from top to bottom."""
-        yield Text("title", "Does depth help?")
+        yield Text("title", self.title)
         yield Text("soft", self.summary)
         if not self.sections:
             yield Text("plain", "There are no finished runs to report on. Start with one of")
             yield from (Text("command", line) for line in HOW_TO_START)
+        tested = [(study, finding) for study, finding in self.findings if finding.verdict != "untested"]
+        if tested:
+            rows = [(one.verdict, one.claim.statement, one.headline, study.name) for study, one in tested]
+            yield Text("chapter", "Verdicts")
+            frame = pd.DataFrame(rows, columns=["Verdict", "Claim", "Evidence", "Study"])
+            yield Table("verdicts", "Verdicts", frame)
+        yield Text("chapter", "How to read this")
+        yield from (Text("item", line) for line in HOW_TO_READ)
         for section in self.sections:
             yield from section.blocks()
         yield from self.leftovers
-        yield Text("chapter", "How to read this")
-        yield from (Text("item", line) for line in HOW_TO_READ)
 
 
-def compose(evidence: Evidence) -> Content:
+def compose(evidence: Evidence, baseline: Keys | None = None) -> Content:
+    """The report's content; `baseline`: the values, by dotted key, of the comparisons' baselines."""
     others = {"unfinished or failed": evidence.unfinished, "unreadable": evidence.unreadable}
     counts = [f"{len(evidence.runs)} finished", *(f"{len(rows)} {name}" for name, rows in others.items() if len(rows))]
     summary = f"Runs: {', '.join(counts)}; {now()}. Compared with {paper.CITATION}."
@@ -171,16 +239,18 @@ def compose(evidence: Evidence) -> Content:
     ):
         if len(frame):
             leftovers += [Text("study", title), Text("plain", explanation), Table("leftovers", title, frame)]
-    return Content([section(study) for study in studies(evidence.runs)], leftovers, summary)
+    found = studies(evidence.runs, evidence.failed)
+    return Content([section(study, comparison_of(study, baseline)) for study in found], leftovers, summary)
 
 
-def section(study: Study) -> Section:
+def section(study: Study, comparison: Comparison | None) -> Section:
     notes = list(study.notes)
     parts: list[Part] = []
     for setting, findings in zip(study.settings, study_findings(study), strict=True):
         several = len(setting.cells) > 1
-        figured = not parts or (several and sum(part.figured for part in parts) < MOST_FIGURES)
+        alone = not comparison and not parts
+        figured = alone or (several and sum(part.figured for part in parts) < MOST_FIGURES)
         if several and not figured:
             notes.append(f"No figures of {setting.title}: filter by its keys to see them.")
         parts.append(Part(setting, findings, figured))
-    return Section(study, parts, notes)
+    return Section(study, parts, notes, comparison)

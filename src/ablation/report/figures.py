@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from ablation.report.comparisons import Comparison
 from ablation.report.content import Illustration
 from ablation.report.evidence import read_history
 from ablation.report.paper import WARMUP_DEPTH
@@ -54,14 +55,20 @@ def draw(setting: Setting, stem: str) -> list[Illustration]:
         return [Illustration(kind, f"{stem}-{kind}", text, *saved(figure)) for kind, (text, figure) in drawn.items()]
 
 
-def saved(figure: Figure) -> tuple[bytes, bytes]:
-    svg, png = BytesIO(), BytesIO()
+def draw_comparison(comparison: Comparison, stem: str) -> list[Illustration]:
+    """The figures of what a study compares; their names begin with `stem`."""
+    return []
+
+
+def saved(figure: Figure) -> tuple[bytes, bytes, bytes]:
+    svg, png, pdf = BytesIO(), BytesIO(), BytesIO()
     FigureCanvasAgg(figure)
     figure.draw_without_rendering()  # the layout, once for both
     figure.set_layout_engine("none")
     figure.savefig(svg, format="svg", metadata={"Date": None})
     figure.savefig(png, format="png", metadata={"Software": None})
-    return svg.getvalue(), png.getvalue()
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    return svg.getvalue(), png.getvalue(), pdf.getvalue()
 
 
 def look(depth: int) -> dict[str, Any]:

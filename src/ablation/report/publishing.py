@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ablation.config.schema import ROOT
 from ablation.errors import UserError, no_such
-from ablation.report.content import Block, Content, Text
+from ablation.report.content import Block, Content, Table, Text
 from ablation.report.documents import markdown
 from ablation.report.evidence import read
 from ablation.report.filters import select
@@ -72,11 +72,13 @@ def renew_pages(root: Path) -> None:
 
 
 def excerpt(content: Content) -> Iterator[Block]:
-    """What compares depths, CIFAR-10 first: of each setting its title, main table and error against depth."""
+    """What compares depths, of CIFAR-10 if there is any: title, the table's first columns and error against depth."""
     parts = [part for section in content.sections for part in section.parts]
     for part in sorted(parts, key=lambda part: part.setting.keys["data.name"] != "cifar10"):
         for figure in (figure for figure in part.illustrations if figure.kind == "depth"):
-            yield from (Text("setting", part.setting.title), part.table, figure)
+            frame = part.table.frame[["Network", "n", "Train error %", "Test error %"]]
+            yield from (Text("plain", f"{part.setting.title}:"), Table("networks", part.setting.title, frame), figure)
+            return
 
 
 def replace_generated(page: Path, text: str) -> None:

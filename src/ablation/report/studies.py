@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ablation.report import paper
-from ablation.report.evidence import MACHINE, missing
+from ablation.report.evidence import MACHINE, Failed, missing
 from ablation.report.statistics import Values, finite
 from ablation.runs.record.record import leaves
 
@@ -35,6 +36,8 @@ class Cell:
     runs: pd.DataFrame
     main: Keys
     """Those of the setting's main shortcut."""
+    failed: int = 0
+    """How many more runs of it failed or diverged, by their seeds."""
 
     @property
     def label(self) -> str:
@@ -92,11 +95,13 @@ class Setting:
     title: str
     keys: Keys
     cells: tuple[Cell, ...]
+    lost: tuple[Cell, ...] = ()
+    """Networks of which every run failed or diverged."""
 
     @property
     def deviations(self) -> tuple[str, ...]:
         """Where the recipe is not the paper's, as key=value; empty if it is."""
-        return tuple(deviations_from(paper.RECIPE, self.keys))
+        return tuple(deviations_from(paper.RECIPE, paper.OPEN_IN_PAPER, self.keys))
 
     @property
     def from_paper(self) -> bool:
@@ -104,7 +109,7 @@ class Setting:
 
     @property
     def notebook(self) -> bool:
-        return not deviations_from(paper.NOTEBOOK_RECIPE, self.keys)
+        return not deviations_from(paper.NOTEBOOK_RECIPE, paper.OPEN_IN_NOTEBOOK, self.keys)
 
     @property
     def selected_on_test(self) -> bool:
@@ -115,7 +120,11 @@ class Setting:
 
         Of several variants of the named shortcut the one with the most runs.
         """
-        usual = [one for one in self.cells if one.expected_schedule and (one.depth, one.residual) == (depth, residual)]
+        usual = [
+            one
+            for one in self.cells + self.lost
+            if one.expected_schedule and (one.depth, one.residual) == (depth, residual)
+        ]
         fitting = [cell for cell in usual if (cell.standard if shortcut is None else cell.shortcut == shortcut)]
         return max(fitting, key=lambda cell: len(cell.runs), default=None)
 
@@ -128,26 +137,43 @@ class Study:
     title: str
     settings: tuple[Setting, ...]
     notes: tuple[str, ...]
+    data: str = ""
+    """The data set; that of an image folder has the folder's name."""
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Those of all settings that have finished runs."""
+        return [cell for setting in self.settings for cell in setting.cells]
 
 
-def studies(runs: pd.DataFrame) -> list[Study]:
-    """All studies, the committed ones first."""
+def studies(runs: pd.DataFrame, failed: Iterable[Failed] = ()) -> list[Study]:
+    """All studies, the committed ones last."""
     if runs.empty:
         return []
-    # Runs in no committed study have an empty name, and come last.
-    groups = sorted(runs.groupby(["study", "config.data.name"]), key=lambda pair: pair[0][0] == "")
+    # Runs in no committed study have an empty name, and come first.
+    groups = sorted(runs.groupby(["study", data_sets(runs)]), key=lambda pair: pair[0][0] != "")
     folders = Counter(name for (name, _), _ in groups)
     found = []
     for (name, data), group in groups:
         # A folder that mixes data sets gets a section for each.
         label = (name if folders[name] == 1 else f"{name}-{data}") if name else f"runs-{data}"
         title = f"Reference study {label}" if name else f"Your runs on {data}"
-        parts = settings(group)
-        found.append(Study(str(label), title, parts, tuple(notes(parts))))
+        parts = settings(group, [run for run in failed if run.study == name])
+        found.append(Study(str(label), title, parts, tuple(notes(parts)), str(data)))
     return found
 
 
-def settings(runs: pd.DataFrame) -> tuple[Setting, ...]:
+def data_sets(runs: pd.DataFrame) -> "pd.Series[str]":
+    """Each run's data set; an image folder by its name, with a checksum where two folders have the same one."""
+    roots = runs["config.data.root"].map(lambda root: "" if missing(root) else Path(str(root)).name)
+    folder = runs["config.data.name"] == "image_folder"
+    names = runs["config.data.name"].where(~folder, "image_folder " + roots).str.strip()
+    split = [runs.get(f"config.data.{key}", names).map(str) for key in ("validation", "split_seed")]
+    several = runs["data.checksum"].groupby([names, *split]).transform("nunique") > 1
+    return names.where(~(folder & several), names + " " + runs["data.checksum"].map(lambda text: str(text)[:6]))
+
+
+def settings(runs: pd.DataFrame, failed: list[Failed]) -> tuple[Setting, ...]:
     groups = runs.groupby(runs["cell_keys"].map(lambda keys: json.dumps(setting_keys(keys), sort_keys=True)))
     found: list[Setting] = []
     for text, group in sorted(groups, key=lambda pair: len(pair[1]), reverse=True):
@@ -156,7 +182,11 @@ def settings(runs: pd.DataFrame) -> tuple[Setting, ...]:
         same = next((setting for setting in found if title_of(setting.keys) == title), None)
         # The title does not show every key: where two would be the same, it names those that differ.
         extra = f" · only here: {', '.join(differences(same.keys, own))}" if same else ""
-        found.append(Setting(title + extra, own, tuple(cells(group))))
+        own_failed = [run for run in failed if setting_keys(run.keys) == anywhere(own)]
+        failed = [run for run in failed if run not in own_failed]  # of settings that differ in MACHINE only, the first
+        every = cells(group, own_failed)
+        whole = tuple(cell for cell in every if len(cell.runs))
+        found.append(Setting(title + extra, own, whole, tuple(cell for cell in every if not len(cell.runs))))
     return tuple(found)
 
 
@@ -168,24 +198,32 @@ def setting_keys(cell: Keys) -> Keys:
 
 
 def title_of(keys: Keys) -> str:
+    """What the keys say of the recipe; those that are missing are left out."""
     rate, batch = keys.get("optimizer.lr"), keys.get("data.batch_size")
+    schedule, steps = keys.get("schedule.name"), keys.get("schedule.steps")
     parts = (
-        keys["data.name"],
-        f"{keys['optimizer.name']} lr {rate:g}" if rate is not None else keys["optimizer.name"],
-        f"{keys['schedule.name']} schedule, {keys['schedule.steps']:,} steps",
-        keys["augmentation.name"],
+        keys.get("data.name", ""),
+        " ".join(filter(None, (keys.get("optimizer.name"), f"lr {rate:g}" if rate is not None else ""))),
+        ", ".join(filter(None, (schedule and f"{schedule} schedule", steps and f"{steps:,} steps"))),
+        "no augmentation" if keys.get("augmentation.name") == "none" else keys.get("augmentation.name", ""),
         f"batch {batch}" if batch else "",
         *(keys.get(key, "") for key in ("environment.precision", "environment.device_name")),
     )
     return " · ".join(filter(None, parts))
 
 
-def deviations_from(recipe: Keys, keys: Keys) -> list[str]:
-    """Each key in which a setting is not as the recipe says, as key=value."""
-    other = [key for key, value in leaves(recipe) if keys.get(key) != value]
+def deviations_from(recipe: Keys, left_open: tuple[str, ...], keys: Keys) -> list[str]:
+    """Each key in which a setting is not as the recipe says, as key=value; a key that the recipe lacks is one, too."""
+    wanted = dict(leaves(recipe))
+    every = [*wanted, *(key for key in keys if key not in wanted and not key.startswith(left_open))]
+    other = [key for key in every if not allowed(wanted.get(key), keys.get(key))]
     # Another member of a group has other keys: its name says enough, and its length.
     named = [key for key in other if key.endswith((".name", ".steps")) or f"{key.split('.')[0]}.name" not in other]
     return [f"{key}={keys.get(key, 'null')}" for key in named]
+
+
+def allowed(wanted: Any, value: Any) -> bool:
+    return value in wanted if isinstance(wanted, set) else bool(value == wanted)
 
 
 def differences(first: Keys, second: Keys) -> list[str]:
@@ -193,10 +231,21 @@ def differences(first: Keys, second: Keys) -> list[str]:
     return [f"{key}={second.get(key, 'null')}" for key in sorted(first | second) if first.get(key) != second.get(key)]
 
 
-def cells(runs: pd.DataFrame) -> list[Cell]:
+def anywhere(keys: Keys) -> Keys:
+    """The keys without those of the machine."""
+    return {key: value for key, value in keys.items() if key not in MACHINE}
+
+
+def cells(runs: pd.DataFrame, failed: list[Failed]) -> list[Cell]:
     """The cells of one setting: plain before residual, then by depth, standard ones first."""
-    main = main_shortcut(runs["cell_keys"])
-    built = [Cell(json.loads(str(t)), group.sort_values("config.seed"), main) for t, group in runs.groupby("cell")]
+    main = main_shortcut([*runs["cell_keys"], *(run.keys for run in failed)])
+    groups = [(json.loads(str(text)), group.sort_values("config.seed")) for text, group in runs.groupby("cell")]
+    known = [anywhere(keys) for keys, _ in groups]
+    groups += [(run.keys, runs.iloc[:0]) for run in {repr(r.keys): r for r in failed if r.keys not in known}.values()]
+    built = []
+    for keys, group in groups:
+        lost = {run.seed for run in failed if run.keys == anywhere(keys)} - set(group["config.seed"])
+        built.append(Cell(keys, group, main, len(lost)))
     return sorted(built, key=lambda cell: (cell.residual, cell.depth, not cell.standard, cell.label))
 
 
@@ -220,6 +269,9 @@ def notes(found: tuple[Setting, ...]) -> Iterator[str]:
     for setting in found:
         repeated = {seed for cell in setting.cells for seed in cell.seeds if len(cell.runs) > 1}
         gaps = []
+        for cell in setting.cells + setting.lost:
+            if cell.failed:
+                yield f"{cell.label}: {cell.failed} failed or diverged, {len(cell.runs)} finished ({setting.title})."
         for cell in setting.cells:
             yield from mixes(cell)
             lacking = sorted(repeated - set(cell.seeds))

@@ -72,7 +72,7 @@ class Trainer:
         self.start(checkpoint)
         tracker.follow(self.folder.path, config.tracker.mode, config.tracker.timeout)
         steps, every = config.schedule.steps, config.trainer.evaluate_every or training.steps_per_epoch
-        with closing(Display(self.folder.name, training.step, steps, config.trainer.progress, alone)) as display:
+        with closing(Display(self.folder.label, training.step, steps, config.trainer.progress, alone)) as display:
             while training.step < steps and not self.stopped_early:
                 if reason := interrupts.reason:
                     self.save_checkpoint()

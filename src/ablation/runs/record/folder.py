@@ -30,6 +30,7 @@ class RunFolder:
     def __init__(self, config: Config, precision: str) -> None:
         self.identity, self.path = config.identity(precision), config.run_folder(precision)
         self.name = self.path.name
+        self.label = config.trainer.label or self.name  # what it is called on the terminal
 
     def done(self) -> dict[str, Any] | None:
         """The record if the run is finished, else None; what a process left that was killed after it is cleared away.
