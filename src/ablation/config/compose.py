@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ablation.config.command_line import check_overrides
 from ablation.config.identity import SCHEMA, is_number
 from ablation.config.schema import OPEN_GROUPS, ROOT, TRAINING_IMAGES, Config, Rule, one_of
-from ablation.config.targets import check_arguments, check_member
+from ablation.config.targets import check_arguments, check_member, source_of
 from ablation.errors import UserError, first_line
 
 OPTIMIZER_RULES = {  # of the keys that the members of the open group `optimizer` share; only `lr` must be there
@@ -39,6 +39,9 @@ def from_hydra(composed: DictConfig) -> Config:
     """The checked `Config` of a composed configuration. Raises UserError, or what `typed` raises."""
     config = typed(OmegaConf.to_container(composed))
     check(config)
+    for node in (config.shortcut, config.optimizer):
+        if source := source_of(node["_target_"]):
+            node["_source_"] = source
     check_arguments(config)
     return config
 

@@ -9,14 +9,33 @@ from typing import Any
 
 import torch
 
+from ablation.config.identity import files_digest
 from ablation.config.schema import ROOT
 from ablation.training.devices import device_name
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "wandb", "pandas", "numpy")
 
 
-def environment(device: torch.device, precision: str, fused: bool, deterministic: bool) -> dict[str, Any]:
-    """The `environment` of a record; a package that is not installed is null."""
+def code_digest() -> str:
+    """A digest of the source files that decide what is trained; a record holds it also where there is no git."""
+    source, trained_by = ROOT / "src" / "ablation", ("config", "data", "networks", "training")
+    files = [path.relative_to(source) for folder in trained_by for path in (source / folder).glob("*.py")]
+    return files_digest(source, sorted(map(str, files)))
+
+
+CODE = code_digest()  # now, as this process imports it: the files may be edited while it trains
+
+
+def part(step: int, device: torch.device, fused: bool) -> dict[str, Any]:
+    """What this process trains with from `step` on: after a resume, a run's parts may differ in their rounding."""
+    made = {"device_name": device_name(device), "fused": fused, "threads": torch.get_num_threads()}
+    return {"from_step": step} | made | {"torch": str(torch.__version__), "code": CODE}
+
+
+def environment(
+    device: torch.device, precision: str, fused: bool, deterministic: bool, parts: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The `environment` of a record, the last part's; a package that is not installed is null."""
     commit, dirty = git_state()
     versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
     for package in PACKAGES:
@@ -35,6 +54,8 @@ def environment(device: torch.device, precision: str, fused: bool, deterministic
         **{package.replace("-", "_"): found for package, found in versions.items()},
         "git_commit": commit,
         "git_dirty": dirty,
+        "code": CODE,
+        "parts": parts,
     }
 
 
