@@ -8,10 +8,10 @@ import functools
 import importlib.util
 import inspect
 import pkgutil
+import re
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
@@ -50,25 +50,22 @@ def allowed_targets(group: str) -> set[str]:
 
 @functools.cache
 def source_of(target: str) -> str | None:
-    """The files of a user's own `_target_`, and of what it imports beside it, with a digest; None for one of OURS."""
+    """The files of a user's own `_target_` and of the modules beside it that it imports, with a digest; None for OURS."""
     top = target.partition(".")[0]
     spec = importlib.util.find_spec(top) if top.isidentifier() and top not in (*OURS, "__main__") else None
     if spec is None or not str(spec.origin).endswith(".py"):
         return None
-    origin = Path(str(spec.origin))
-    folder = origin.parents[1 if spec.submodule_search_locations else 0]
-    files = {origin}
-    if folder.name.endswith("-packages"):  # an installed one, beside which all the others lie
-        files |= set(origin.parent.rglob("*.py")) if spec.submodule_search_locations else set()
-    else:
-        finder = ModuleFinder([str(folder)], excludes=list(OURS))
-        with suppress(ImportError, SyntaxError, ValueError):  # the end of `target` is no module; or its import fails
-            for parts in range(1, target.count(".") + 2):
-                finder.import_hook(".".join(target.split(".")[:parts]))
-        files |= {Path(module.__file__) for module in finder.modules.values() if module.__file__}
-    names = sorted(str(file.relative_to(folder)) for file in files)
-    shown = names if len(names) < 9 else [names[0], f"and {len(names) - 1} more,"]
-    return f"{' '.join(shown)} {files_digest(folder, names)}"
+    origin, files = Path(str(spec.origin)), set[Path]()
+    found, folder = {origin}, origin.parent
+    if spec.submodule_search_locations:  # a package
+        found, folder = set(folder.rglob("*.py")), folder.parent
+    while found:
+        files |= found
+        text = "\n".join(path.read_text(errors="replace") for path in found)
+        imported = set(re.findall(r"\w+", " ".join(re.findall(r"^\s*(?:from|import)\s(.*)", text, re.MULTILINE))))
+        found = {path for path in folder.glob("*.py") if path.stem in imported} - files
+    names = sorted(str(path.relative_to(folder)) for path in files)
+    return f"{' '.join(names[:9])} {files_digest(folder, names)}"
 
 
 def check_arguments(config: Config) -> None:
@@ -105,14 +102,13 @@ def try_optimizer(node: dict[str, Any]) -> None:
     factory = target("optimizer", node, given=1)
     with fails_as_one_line("optimizer", node, "a step on a tiny network"):
         kernel, *others = (nn.Parameter(ones(shape)) for shape in ((2, 2, 3, 3), (2,), (2, 2)))
-        if node.get("weight_decay_scope", "all") == "all":
-            optimizer = factory([{"params": [kernel, *others]}])
-        else:
-            optimizer = factory([{"params": [kernel]}, {"params": others, "weight_decay": 0.0}])
-        for parameter in (kernel, *others):
-            parameter.grad = ones_like(parameter)
+        rest = [{"params": others, "weight_decay": 0.0}]
+        scoped = node.get("weight_decay_scope", "all") != "all"
+        optimizer = factory([{"params": [kernel]}, *rest] if scoped else [{"params": [kernel, *others]}])
         for group in optimizer.param_groups:
             group["lr"] = tensor(float(node["lr"]))
+            for parameter in group["params"]:
+                parameter.grad = ones_like(parameter)
         optimizer.step()
 
 

@@ -26,16 +26,8 @@ def code_digest() -> str:
 CODE = code_digest()  # now, as this process imports it: the files may be edited while it trains
 
 
-def part(step: int, device: torch.device, fused: bool) -> dict[str, Any]:
-    """What this process trains with from `step` on: after a resume, a run's parts may differ in their rounding."""
-    made = {"device_name": device_name(device), "fused": fused, "threads": torch.get_num_threads()}
-    return {"from_step": step} | made | {"torch": str(torch.__version__), "code": CODE}
-
-
-def environment(
-    device: torch.device, precision: str, fused: bool, deterministic: bool, parts: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """The `environment` of a record, the last part's; a package that is not installed is null."""
+def environment(device: torch.device, precision: str, fused: bool, deterministic: bool) -> dict[str, Any]:
+    """The `environment` of a record; a package that is not installed is null."""
     commit, dirty = git_state()
     versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
     for package in PACKAGES:
@@ -55,7 +47,6 @@ def environment(
         "git_commit": commit,
         "git_dirty": dirty,
         "code": CODE,
-        "parts": parts,
     }
 
 

@@ -53,9 +53,8 @@ def finish(trainer: Trainer) -> dict[str, Any]:
         "step": training.step,
         "epoch": training.epoch,
         "stopped_early": trainer.stopped_early,
-        "environment": environment(
-            trainer.device, trainer.precision, trainer.fused, config.trainer.deterministic, trainer.parts
-        ),
+        "environment": environment(trainer.device, trainer.precision, trainer.fused, config.trainer.deterministic)
+        | {"parts": trainer.parts},
         "data": sizes | {"name": config.data.name, "checksum": data.checksum, "classes": list(data.classes)},
         "timing": timing(trainer),
         "layers": layers(trainer),

@@ -18,7 +18,7 @@ from ablation.errors import UserError
 from ablation.interrupts import Interrupts
 from ablation.networks.fused import fuse, fusible
 from ablation.runs.build import build_training, load_data
-from ablation.runs.environment import part
+from ablation.runs.environment import CODE
 from ablation.runs.progress import Display
 from ablation.runs.record import checkpoints, history, status
 from ablation.runs.record.checkpoints import State
@@ -113,7 +113,8 @@ class Trainer:
                 raise UserError("checkpoint", folder.path, allowed) from error
             self.resumed_at = self.saved_at = training.step
             print(f"{folder.name}: goes on at step {training.step} of {self.config.schedule.steps}", flush=True)
-        self.parts.append(part(training.step, self.device, self.fused))
+        made = {"threads": torch.get_num_threads(), "fused": self.fused, "device": str(self.device), "code": CODE}
+        self.parts.append({"from_step": training.step} | made)  # whose rounding may differ
         history.write(folder.path, self.history)  # without rows that a cut-off process wrote: their steps come again
         self.status("running")
 
