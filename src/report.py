@@ -18,7 +18,7 @@ from os.path import exists  # unlike Path.exists it takes what is too long for a
 from pathlib import Path
 
 from ablation.errors import UserError
-from ablation.program import Parser, check_writable, console, make_unbreakable
+from ablation.program import Parser, check_output, check_writable, console, make_unbreakable
 from ablation.report import terminal
 from ablation.report.content import Block
 from ablation.report.evidence import MARKERS
@@ -101,6 +101,7 @@ def run(arguments: list[str]) -> bool:
         sys.stdout.flush()
     if options.format != {"terminal"}:
         print(*write(content, options.output, options.format), sep="\n")
+    check_output()
     contradicted = [pair for pair in content.findings if options.check and pair[1].verdict == "contradicted"]
     for study, finding in contradicted:
         print(f"contradicted: {study.name}: {finding.claim.id}: {finding.claim.statement}: {finding.evidence}")

@@ -5,13 +5,14 @@ what cannot be written is thrown away, and the work goes on.
 """
 
 import argparse
+import errno
 import io
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from rich.console import Console
 
@@ -36,10 +37,14 @@ def fail(error: UserError) -> NoReturn:
 class Unbreakable(io.FileIO):
     """A file descriptor to write to, which becomes /dev/null when it can no longer be written."""
 
+    lost: ClassVar = ""  # why standard output could not be written; not that its reader has gone, as `head` does
+
     def write(self, text: object) -> int:
         try:
             return super().write(text)  # type: ignore[arg-type]
-        except OSError:
+        except OSError as error:
+            if self.fileno() == 1 and error.errno != errno.EPIPE:
+                Unbreakable.lost = str(error.strerror)
             with open(os.devnull, "w") as null:
                 os.dup2(null.fileno(), self.fileno())
             return memoryview(text).nbytes  # type: ignore[arg-type]
@@ -57,6 +62,13 @@ def make_unbreakable() -> None:
             raw = io.BufferedWriter(Unbreakable(number, "w", closefd=False))
             encoding = old.encoding if old is not None else "utf-8"
             setattr(sys, name, io.TextIOWrapper(raw, encoding, "replace", line_buffering=True))
+
+
+def check_output() -> None:
+    """Raise UserError if a line was lost, at the end of a program whose result is what it prints."""
+    sys.stdout.flush()
+    if Unbreakable.lost:
+        raise UserError("standard output", "", f"cannot be written: {Unbreakable.lost}")
 
 
 def spin_briefly() -> None:

@@ -60,10 +60,14 @@ def folder_digest(root: Path) -> str:
     """A digest of the names and contents of all files below `root` but hidden ones. Raises UserError."""
     try:
         found = [name for name in glob("**", root_dir=root, recursive=True) if (root / name).is_file()]
-        times = {name: (root / name).stat().st_mtime_ns for name in sorted(found, key=Path)}
-        return contents_digest(root, tuple(times.items()))
+        return files_digest(root, sorted(found, key=Path))
     except OSError as error:
         raise UserError("data.root", root, f"cannot be read: {error.strerror}: {error.filename}") from None
+
+
+def files_digest(root: Path, names: list[str]) -> str:
+    """A digest of the names and contents of these files below `root`."""
+    return contents_digest(root, tuple((name, (root / name).stat().st_mtime_ns) for name in names))
 
 
 @functools.cache

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from omegaconf import MISSING
+
 from ablation.config.identity import identity
 from ablation.errors import UserError
 
@@ -75,7 +77,7 @@ class Model:
 class Schedule:
     """The learning rate over the run, in optimisation steps; `optimizer.lr` is its highest value."""
 
-    name: str = value("paper", NAME)
+    name: str = value(MISSING, NAME)
     kind: str = value("multistep", one_of("multistep", "cosine", "onecycle", "plateau"))  # how the rate changes
     steps: int = value(64_000, Rule(lambda v: 1 <= v <= 10_000_000, "must be from 1 to 10,000,000"))  # how many
     milestones: list[float] = field(default_factory=list, metadata={"rules": [MILESTONES]})  # fractions of `steps`
@@ -92,7 +94,7 @@ class Schedule:
 class Augmentation:
     """What is done to a training image; every part is off at its zero."""
 
-    name: str = value("none", NAME)
+    name: str = value(MISSING, NAME)
     padding: int = value(0, PIXELS)  # pixels of zero padding on each side, then a random crop of the old size
     shift: float = value(0.0, PIXELS)  # largest continuous shift in pixels, bilinear, edges repeated
     flip: bool = False  # a horizontal flip, every other time
@@ -104,7 +106,7 @@ class Augmentation:
 class Data:
     """Which images, and how they are normalised and batched."""
 
-    name: str = value("cifar10", one_of(*TRAINING_IMAGES, "image_folder"))  # the data set
+    name: str = value(MISSING, one_of(*TRAINING_IMAGES, "image_folder"))  # the data set
     root: str | None = None  # folder of the files, absolute or from the working directory; null: data/ in the checkout
     validation: int = value(0, NOT_NEGATIVE)  # training images held out; the test set is never used for validation
     split_seed: int = value(0, NOT_NEGATIVE, at_most(2**32 - 1))  # apart from `seed`: a study's seeds share one split
@@ -192,6 +194,8 @@ class Config:
 
 def resolved(key: str, folder: str) -> Path:
     """The absolute path of a folder, without links. Raises UserError, about `key`, if there can be no such folder."""
+    if re.search(r"[\x00-\x1f]", folder):
+        raise UserError(key, repr(folder), "must be one line, without control characters")
     try:
         path = Path(os.path.realpath(Path(folder).expanduser()))
         with suppress(FileNotFoundError):

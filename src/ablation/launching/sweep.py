@@ -3,9 +3,8 @@
 Hydra's own sweeper raises the first failed job's exception. Here each has an `Outcome`, a killed one's from its folder.
 """
 
-import atexit
 import itertools
-import signal
+import math
 import sys
 import time
 from collections import Counter
@@ -18,7 +17,6 @@ import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
@@ -30,7 +28,7 @@ from ablation.config import compose
 from ablation.config.command_line import translate
 from ablation.config.schema import Config
 from ablation.errors import UserError
-from ablation.interrupts import Interrupts, asked_for
+from ablation.interrupts import Interrupts
 from ablation.program import console
 from ablation.runs.record import status
 from ablation.runs.record.files import read_json
@@ -52,7 +50,7 @@ def job(composed: DictConfig) -> Outcome:
     except (UserError, OmegaConfBaseException) as error:
         outcome, exit_status = not_begun(translate(error)), 2
     if HydraConfig.get().mode == RunMode.RUN:
-        leave(exit_status)
+        sys.exit(exit_status)
     return outcome
 
 
@@ -60,14 +58,6 @@ def not_begun(mistake: UserError) -> Outcome:
     """Print the user's mistake; the outcome of a run that was not begun because of it."""
     print(mistake, file=sys.stderr, flush=True)
     return Outcome("", None, "failed", str(mistake))
-
-
-def leave(exit_status: int) -> NoReturn:
-    """Leave the program with this exit status, which a second SIGTERM on the way out does not change."""
-    for number in asked_for():
-        if number != signal.SIGINT:  # Ctrl-C still ends the wait for the tracker
-            atexit.register(signal.signal, number, signal.SIG_IGN)  # the last ones registered are the first ones called
-    sys.exit(exit_status)
 
 
 def sweep(
@@ -79,9 +69,11 @@ def sweep(
     Raises UserError, before any job has started, for a mistake in any of them.
     """
     overrides = OverridesParser.create(loader).parse_overrides(arguments)
-    axes = {override.get_key_element(): axis(override) for override in overrides}  # the last one for a key counts
+    axes = {one.get_key_element(): compose.axis(one) for one in overrides}  # the last one for a key counts
     varied = [override.get_key_element() for override in overrides if override.is_sweep_override()]
     group = master.tracker.group or master.hydra.runtime.choices.get("sweep") or "-".join(["multirun", *varied])
+    if math.prod(map(len, axes.values())) * len(arms) > compose.MOST_JOBS:
+        raise UserError("command line", " ".join(arguments), f"a sweep has at most {compose.MOST_JOBS:,} jobs")
     combinations = [[f"tracker.group={group}", *arm, *job] for job in itertools.product(*axes.values()) for arm in arms]
     if not combinations:
         raise UserError("command line", " ".join(arguments), "an axis of the sweep has no values")
@@ -96,17 +88,7 @@ def sweep(
     if page := make_report(config.results_dir, [outcome.folder for outcome in outcomes if outcome.folder]):
         rows = [{"run": o.name, "state": o.state, **errors(o), "message": o.message} for o in outcomes]
         tracker.follow_sweep(group, page, rows, asdict(config.tracker), config.results_dir)
-    leave(max(outcome.exit_status for outcome in outcomes))
-
-
-def axis(override: Override) -> list[str]:
-    """The values of one argument, each as an override of its own."""
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        return [f"{key}={override.get_value_element_as_str()}"]
-    if not override.is_discrete_sweep():
-        raise UserError(key, override.get_value_string(), "has no values to list; allowed: a,b or choice() or range()")
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    sys.exit(max(outcome.exit_status for outcome in outcomes))
 
 
 def labels(combinations: Sequence[Sequence[str]]) -> list[str]:

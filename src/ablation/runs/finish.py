@@ -54,7 +54,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
         "epoch": training.epoch,
         "stopped_early": trainer.stopped_early,
         "environment": environment(trainer.device, trainer.precision, trainer.fused, config.trainer.deterministic)
-        | {"graph": training.replayed.replay is not None},
+        | {"graph": training.replayed.replay is not None, "parts": trainer.parts},
         "data": sizes | {"name": config.data.name, "checksum": data.checksum, "classes": list(data.classes)},
         "timing": timing(trainer),
         "layers": layers(trainer),

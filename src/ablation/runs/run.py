@@ -11,6 +11,7 @@ from typing import Any
 from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
+from ablation.runs.environment import CODE
 from ablation.runs.finish import finish, result_line
 from ablation.runs.progress import announced
 from ablation.runs.record import status
@@ -103,7 +104,11 @@ def guarded(trainer: Trainer, checkpoint: State | None, interrupts: Interrupts, 
 
 
 def skipped(folder: RunFolder, record: dict[str, Any]) -> Outcome:
-    print(f"{folder.name}: done; {folder.path / 'record.json'}", flush=True)
+    made, since = record["environment"], ""
+    if made.get("code", CODE) != CODE:
+        commit = (made["git_commit"] or "unknown")[:12]
+        since = f" at commit {commit}; the code that trains has changed since: overwrite=true trains again"
+    print(f"{folder.name}: done{since}; {folder.path / 'record.json'}", flush=True)
     return Outcome(folder.name, folder.path, "skipped", "it was done before", record["metrics"])
 
 

@@ -18,6 +18,7 @@ from ablation.errors import UserError
 from ablation.interrupts import Interrupts
 from ablation.networks.fused import fuse, fusible
 from ablation.runs.build import build_training, load_data
+from ablation.runs.environment import CODE
 from ablation.runs.progress import Display
 from ablation.runs.record import checkpoints, history, status
 from ablation.runs.record.checkpoints import State
@@ -52,6 +53,7 @@ class Trainer:
         self.gradients_at_start: dict[str, float] = {}
         self.best: dict[str, Any] = {"error": math.inf, "step": 0, "evaluations_since": 0, "weights": None}
         self.history: list[history.Row] = []
+        self.parts: list[dict[str, Any]] = []
         self.train_seconds = 0.0
         self.resumed_at = self.saved_at = 0
         self.began = self.window_began = time.perf_counter()
@@ -108,6 +110,7 @@ class Trainer:
             try:
                 training.load_state_dict(checkpoint["training"])
                 vars(self).update({key: checkpoint[key] for key in KEPT})
+                self.parts = [*checkpoint.get("parts", [])]
                 self.began = time.perf_counter() - checkpoint["seconds"]
                 self.window_began = time.perf_counter() - checkpoint["window_seconds"]
             except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
@@ -115,6 +118,8 @@ class Trainer:
                 raise UserError("checkpoint", folder.path, allowed) from error
             self.resumed_at = self.saved_at = training.step
             print(f"{folder.name}: goes on at step {training.step} of {self.config.schedule.steps}", flush=True)
+        made = {"threads": torch.get_num_threads(), "fused": self.fused, "device": str(self.device), "code": CODE}
+        self.parts.append({"from_step": training.step} | made)  # whose rounding may differ
         history.write(folder.path, self.history)  # without rows that a cut-off process wrote: their steps come again
         self.status("running")
 
@@ -128,7 +133,8 @@ class Trainer:
         self.stop_if_diverged()
         state = {"id": self.folder.identity, "data": self.data.checksum, "training": self.training.state_dict()}
         times = {"seconds": self.seconds(), "window_seconds": time.perf_counter() - self.window_began}
-        checkpoints.save(self.folder.path, state | {key: getattr(self, key) for key in KEPT} | times)
+        kept = {key: getattr(self, key) for key in (*KEPT, "parts")}
+        checkpoints.save(self.folder.path, state | kept | times)
         self.saved_at = self.training.step
         self.status("running")
 

@@ -51,7 +51,7 @@ class Follower:
             yield
         except Exception as error:  # wandb raises many kinds
             self.uploads.pop(name, None)
-            say(f"{Path(name).name}: not tracked further: {error or type(error).__name__}")
+            say(f"{Path(name).name}: not tracked further: {str(error) or type(error).__name__}")
 
     def take(self, job: dict[str, Any]) -> None:
         """Begin to follow a run, or upload a sweep."""
