@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ablation.config.identity import defining
+from ablation.errors import printable
 from ablation.runs.record import history, record, status
 from ablation.runs.record.record import leaves
 
@@ -38,7 +39,7 @@ class Evidence:
 def read(paths: Sequence[Path]) -> Evidence:
     """Everything below `paths`; one that does not exist holds nothing."""
     rows, unfinished, unreadable = [], [], []
-    for folder in run_folders(paths):
+    for folder in run_folders(paths, unreadable):
         path = folder / "record.json"
         try:
             if path.exists():
@@ -52,12 +53,16 @@ def read(paths: Sequence[Path]) -> Evidence:
     return Evidence(runs, left, pd.DataFrame(unreadable, columns=["file", "reason"]), doubles)
 
 
-def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """The run folders at or below `paths`, each once, in the order of their names."""
+def run_folders(paths: Sequence[Path], unreadable: list[dict[str, str]]) -> list[Path]:
+    """The run folders at or below `paths`, each once, in the order of their names; and what could not be looked at."""
+
+    def note(error: OSError) -> None:
+        unreadable.append({"file": short(Path(error.filename)), "reason": f"cannot be read: {error.strerror}"})
+
     found: set[Path] = set()
-    for path in paths:
+    for path in (path for path in paths if os.path.exists(path)):
         start = path.resolve() if path.is_dir() else path.resolve().parent
-        for folder, children, files in os.walk(start):
+        for folder, children, files in os.walk(start, onerror=note):
             if any(marker in files or marker in children for marker in MARKERS):
                 found.add(Path(folder))
                 children.clear()
@@ -75,7 +80,7 @@ def run_row(made: dict[str, Any], folder: Path) -> dict[str, Any]:
     study = re.match(".*/results/reference/([^/]+)/", folder.as_posix())
     return row | {
         "folder": folder,
-        "study": study[1] if study else "",  # a committed one: results/reference/<study>/<run>
+        "study": printable(study[1]) if study else "",  # a committed one: results/reference/<study>/<run>
         "network": f"{'resnet' if keys['model.residual'] else 'plain'}{keys['model.depth']}",
         "cell_keys": keys,
         "cell": json.dumps(keys, sort_keys=True),
@@ -87,8 +92,8 @@ def missing(value: Any) -> bool:
 
 
 def unfinished_row(folder: Path) -> dict[str, str]:
-    found = status.read(folder) or {}
-    state = str(found.get("status", "unknown: no readable status.json"))
+    found = status.read(folder) or dict.fromkeys(status.KINDS)
+    state = found["status"] or "unknown: no readable status.json"
     if state == "running" and status.process_is_gone(found):
         state = "cut off (its process is gone)"
     elif state == "done":
@@ -96,9 +101,9 @@ def unfinished_row(folder: Path) -> dict[str, str]:
     return {
         "folder": short(folder),
         "status": state,
-        "progress": f"{found['step']} of {found.get('steps')} steps" if "step" in found else "",
-        "last sign of life": str(found.get("updated") or "")[:19].replace("T", " "),
-        "message": " ".join(str(found.get("message") or "").split())[:200],
+        "progress": f"{found['step']} of {found['steps']} steps" if found["step"] is not None else "",
+        "last sign of life": (found["updated"] or "")[:19].replace("T", " "),
+        "message": " ".join((found["message"] or "").split())[:200],
     }
 
 
@@ -130,14 +135,14 @@ def read_history(folder: Path) -> tuple[pd.DataFrame, int]:
 
 
 def short(path: Path) -> str:
-    """`path` from the working directory if it lies below it, else whole."""
+    """`path` from the working directory if it lies below it, else whole; a name may hold anything, here it does not."""
     here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    return printable(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def changes(paths: Sequence[Path]) -> Iterator[tuple[str, int, int]]:
     """Path, time and size of every file that the report reads; two equal lists mean that nothing has changed."""
-    for path in (folder / name for folder in run_folders(paths) for name in MARKERS):
+    for path in (folder / name for folder in run_folders(paths, []) for name in MARKERS):
         if path.is_file():
             yield str(path), path.stat().st_mtime_ns, path.stat().st_size
 

@@ -39,7 +39,7 @@ def make_report(paths: Sequence[Path], output: Path) -> Path:
 
 def gather(paths: Sequence[Path], filters: Sequence[str] = ()) -> Content:
     """Read, filter and judge. Raises UserError for a filter that no run fits."""
-    evidence = read([path for path in paths if path.exists()])
+    evidence = read(paths)
     if len(evidence.runs):
         evidence = replace(evidence, runs=select(evidence.runs, filters))
     return compose(evidence)
@@ -97,7 +97,7 @@ def watch(paths: Sequence[Path], output: Path, filters: Sequence[str], formats: 
     console = terminal.console()
     seen = None
     while True:
-        if (present := list(changes([path for path in paths if path.exists()]))) != seen:
+        if (present := list(changes(paths))) != seen:
             seen = present
             content = gather(paths, filters)
             console.clear()
