@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from ablation.config.schema import ROOT, Tracker
-from ablation.errors import UserError
+from ablation.errors import UserError, printable
 from ablation.program import Parser, fail, make_unbreakable
 from ablation.runs.record.status import Busy, held
 
@@ -29,6 +29,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--entity", help="W&B user or team; default: the key's own")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds W&B may take; default: 30")
     options = parser.parse_intermixed_args()
+    if not 0 < options.timeout < 1e6:
+        raise UserError("--timeout", options.timeout, "must be above 0 and below 1,000,000 seconds")
     if options.runs and options.command != "sync":
         parser.error(f"{options.command} takes no RUN")
     return options
@@ -37,8 +39,8 @@ def parse() -> argparse.Namespace:
 def run_folders(results: Path, wanted: list[str]) -> list[Path]:
     """The folders of the runs `wanted`, by path or by name in `results`/runs; without any, all in `results`/runs."""
     if wanted:
-        return [Path(run).resolve() if Path(run).is_dir() else results / "runs" / run for run in wanted]
-    if found := sorted(path.parent for path in (results / "runs").glob("*/config.yaml")):
+        return [Path(run).resolve() if os.path.isdir(run) else results / "runs" / run for run in wanted]
+    if os.path.isdir(results) and (found := sorted(path.parent for path in results.glob("runs/*/config.yaml"))):
         return found
     raise UserError("results", results, "has no runs; give --results DIR or the folders of runs")
 
@@ -74,7 +76,7 @@ def main() -> None:
         options = parse()
         if options.command == "sync":
             for folder in run_folders(options.results.resolve(), options.runs):
-                print(sync(folder, options), flush=True)
+                print(printable(sync(folder, options)), flush=True)
             return
         from ablation.tracking import dashboards
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 from ablation.report.content import Block, Content, Illustration, Table, Text
 from ablation.report.tables import cell_row, claims_table
 
-MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "*": "\\*"})
+MARKDOWN = str.maketrans({"\\": "\\\\", "|": "\\|", "<": "&lt;", "*": "\\*"})
 LATEX = str.maketrans(
     {sign: f"\\{sign}" for sign in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -48,15 +49,20 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Text that cannot break out of a Markdown table or become HTML."""
-    return " ".join(text.split()).translate(MARKDOWN)
+    """Text that cannot break out of a Markdown table, or become HTML or a link."""
+    return re.sub(r"\](?=[(\[:])", r"\]", " ".join(text.split()).translate(MARKDOWN))
 
 
 def csv(content: Content) -> str:
     """Every cell with all its numbers."""
     settings = [(section.study.name, setting) for section in content.sections for setting in section.study.settings]
     rows = [{"study": name, "setting": s.title} | cell_row(cell, s) for name, s in settings for cell in s.cells]
-    return str(pd.DataFrame(rows).to_csv(index=False))
+    return str(pd.DataFrame(rows).map(csv_text).to_csv(index=False))
+
+
+def csv_text(value: Any) -> Any:
+    """A text that no spreadsheet takes for a formula; anything else as it is."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def latex(content: Content) -> str:

@@ -42,9 +42,13 @@ def read(path: Path) -> tuple[list[Row], int]:
             row = parse_json(line)
         except (ValueError, RecursionError):
             row = None
-        numbers = isinstance(row, dict) and all(cell is None or is_number(cell) for cell in row.values())
-        if numbers and fits(row.get("step"), int):
+        if is_row(row):
             rows[row["step"]] = row
         else:
             unreadable += 1
     return [rows[step] for step in sorted(rows)], unreadable
+
+
+def is_row(row: Any) -> bool:
+    numbers = isinstance(row, dict) and all(cell is None or is_number(cell) for cell in row.values())
+    return numbers and fits(row.get("step"), int)
