@@ -227,7 +227,7 @@ WRONG = (
     (["{weights}", *NETWORK, "model.depth=14"], "{weights}: lacks layer1.1.conv1.weight; it looks like model.depth=8"),
     (
         ["{deep.th}", *NETWORK],
-        "{deep.th}: has layer1.1.conv1.weight, which the network lacks; it looks like model.depth=14",
+        "{deep.th}: has layer1.1.conv1.weight, which the network lacks; it looks like model",
     ),
     (["{weights}", *NETWORK, "model.width=16"], "{weights}: size mismatch for conv1.weight: copying a param with"),
     (["{weights}", *NETWORK, "shortcut=C"], "{weights}: lacks layer1.0.downsample.0.weight; its shortcuts have no"),

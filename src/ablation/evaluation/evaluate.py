@@ -70,7 +70,7 @@ def evaluate_and_show(options: argparse.Namespace) -> None:
     if line := remark(trained.record, confusion, result["test_error"]):
         print(line)
     if output:
-        frame = confusion.rename(csv_text, axis=0).rename(csv_text, axis=1)
+        frame = confusion.rename(index=csv_text, columns=csv_text)
         text = frame.to_csv(index_label="true") if output.suffix == ".csv" else json.dumps(result, indent=1)
         write_atomically(output, lambda file: file.write(text.encode()))
         print(f"written: {output}")
@@ -106,10 +106,8 @@ def from_unfinished_run(folder: Path, changes: dict[str, str]) -> Trained:
     if state is None:
         raise UserError("path", folder, "is not finished and has no checkpoint yet")
     training = state["training"] if isinstance(state.get("training"), dict) else {}
-    weights = state_dict(training.get("network"), folder)
-    return Trained(
-        weights, config, f"not finished: checkpoint at step {training.get('step')} of {config.schedule.steps}"
-    )
+    note = f"not finished: checkpoint at step {training.get('step')} of {config.schedule.steps}"
+    return Trained(state_dict(training.get("network"), folder), config, note)
 
 
 def measure(trained: Trained, options: argparse.Namespace) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -153,7 +151,8 @@ def remark(record: dict[str, Any] | None, confusion: pd.DataFrame, error: float)
     """Whether a run's record has the same error; of a file, the options to check where the error is near chance."""
     if record:
         recorded, then = record["metrics"]["selected_test_error"], record["environment"]
-        where = f"{'no error' if recorded is None else f'{recorded:.2f} %'}, measured on {then['device_name']} in {then['precision']}"
+        shown = math.nan if recorded is None else recorded
+        where = f"{shown:.2f} %, measured on {then['device_name']} in {then['precision']}"
         return "the same as in its record" if recorded == error else f"its record says {where}"
     predicted, chance = confusion.sum() / confusion.sum().sum(), 100 * (1 - 1 / len(confusion))
     if error < NEAR_CHANCE * chance and predicted.max() < NEAR_CHANCE:
@@ -187,17 +186,15 @@ def state_dict(content: Any, path: Path) -> Weights:
     tensors = content.items() if isinstance(content, dict) else ()
     if not tensors or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors):
         raise UserError("path", path, "is not the state dict of a network: names, and a tensor for each")
+    weights = {}
     for name, value in tensors:
         if not name.endswith(COUNTER):  # a whole number
-            kind = str(value.dtype).removeprefix("torch.")
-            if not value.is_floating_point() or value.layout != torch.strided:
-                raise UserError("path", path, f"{name} is {kind}: a network's weights are dense and real (float32)")
-            if not value.float().isfinite().all():
-                raise UserError("path", path, f"{name} holds NaN or infinity: the network is broken")
-    return {
-        re.sub(r"^linear\.", "fc.", name.removeprefix("module.")).replace(".shortcut.", ".downsample."): value
-        for name, value in tensors
-    }
+            dense = value.layout == torch.strided and value.is_cpu
+            if not (dense and value.is_floating_point() and value.float().isfinite().all()):
+                raise UserError("path", path, f"{name} ({value.dtype}) must be finite real numbers")
+            value = value.float()
+        weights[re.sub(r"^linear\.", "fc.", name.removeprefix("module.")).replace(".shortcut.", ".downsample.")] = value
+    return weights
 
 
 def load_weights(network: nn.Module, weights: Weights, path: Path) -> str | None:
@@ -207,10 +204,7 @@ def load_weights(network: nn.Module, weights: Weights, path: Path) -> str | None
     """
     own, note = network.state_dict(), None
     if 2 * len(own.keys() & weights.keys()) < len(own) and (renamed := by_order(own, weights)):
-        weights, note = (
-            renamed,
-            "names unknown: taken in their order, the shapes fit; another network may have them too",
-        )
+        weights, note = renamed, "unknown names, taken in their order: another network may have the same shapes"
     try:
         missing, unexpected = network.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # a line for each tensor of another shape, below a headline

@@ -38,7 +38,8 @@ class Evidence:
 
 def read(paths: Sequence[Path]) -> Evidence:
     """Everything below `paths`; one that does not exist holds nothing."""
-    rows, unfinished, unreadable = [], [], []
+    rows, unfinished = [], []
+    unreadable: list[dict[str, str]] = []
     for folder in run_folders(paths, unreadable):
         path = folder / "record.json"
         try:

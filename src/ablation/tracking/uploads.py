@@ -94,9 +94,9 @@ class RunUpload:
     def log_record(self, found: dict[str, Any]) -> None:
         """The final numbers and the confusion table into the summary; the layers as the rows behind the history."""
         self.run.summary.update({f"final/{key}": v for key, v in found["metrics"].items() if v is not None})
-        classes, confusion = found["data"]["classes"], found.get("confusion")
-        if classes and [len(counts) for counts in confusion or ()] == [len(classes)] * len(classes):
-            table = [[name, *counts] for name, counts in zip(classes, confusion, strict=True)]
+        classes, confusion = found["data"]["classes"] or [], found.get("confusion") or []
+        if classes and [len(counts) for counts in confusion] == [len(classes)] * len(classes):
+            table: list[Any] = [[name, *counts] for name, counts in zip(classes, confusion, strict=True)]
             self.run.summary["confusion"] = wandb.Table(["true class", *classes], table)
         measured = {key: found.get(key) for key in ("parameters", "environment", "timing", "weights_sha256")}
         self.run.config.update(measured | {"data_set": found["data"]}, allow_val_change=True)
