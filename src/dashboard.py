@@ -71,7 +71,8 @@ def sync(folder: Path, options: argparse.Namespace) -> str:
 def main() -> None:
     """The whole program; exit status 2 for a user's mistake."""
     os.environ |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "WANDB__DISABLE_STATS": "true"}
-    sys.stdin = open(os.devnull)  # noqa: SIM115 - a missing key is an error: nobody is asked for one
+    with open(os.devnull) as nobody:
+        os.dup2(nobody.fileno(), 0)  # a missing key is an error: nobody is asked for one
     try:
         options = parse()
         if options.command == "sync":

@@ -112,7 +112,7 @@ def check(state: State, config: Config, network: Network) -> None:
             raise ValueError(f"{key} is {reprlib.repr(value)}")
     best, start, weights = state["best"], state["gradients_at_start"], network.state_dict()
     selected = config.selection == "best_test" and best["step"] > 0
-    found = {name: value.shape for name, value in (best["weights"] or {}).items()}
+    found = {name: getattr(value, "shape", None) for name, value in (best["weights"] or {}).items()}
     expected = {name: value.shape for name, value in weights.items()} if selected else {}
     if found != expected or not isinstance(best.get("error"), float):
         raise ValueError(f"best is {reprlib.repr(best)}")
