@@ -196,7 +196,7 @@ def files(folder: Path, run: Path) -> dict[str, Path]:
     torch.save({"net": weights, "epoch": 3}, paths["nested.th"])
     torch.save(weights | {"fc.weight": Bomb()}, paths["code.th"])
     paths["cut.th"].write_bytes((run / "weights.pt").read_bytes()[:-4000])
-    deep = {name.replace("layer1.0", "layer1.1"): value for name, value in weights.items() if "layer1.0" in name}
+    deep = {re.sub(r"(layer.)\.0", r"\1.1", name): value for name, value in weights.items() if "layer" in name}
     torch.save(weights | deep, paths["deep.th"])
     for name in ("empty", "folder.json"):
         paths[name].mkdir()
@@ -225,7 +225,10 @@ WRONG = (
     (["{nested.th}"], "path={nested.th}: is not the state dict of a network"),
     (["{weights}", "model.dept=8"], "model.dept=8: no such key; did you mean depth?"),
     (["{weights}", *NETWORK, "model.depth=14"], "{weights}: lacks layer1.1.conv1.weight; it looks like model.depth=8"),
-    (["{deep.th}", *NETWORK], "{deep.th}: has layer1.1.conv1.weight, which the network lacks; it looks like model."),
+    (
+        ["{deep.th}", *NETWORK],
+        "{deep.th}: has layer1.1.conv1.weight, which the network lacks; it looks like model",
+    ),
     (["{weights}", *NETWORK, "model.width=16"], "{weights}: size mismatch for conv1.weight: copying a param with"),
     (["{weights}", *NETWORK, "shortcut=C"], "{weights}: lacks layer1.0.downsample.0.weight; its shortcuts have no"),
     (["{weights}", "--mean", *"000"], "--mean=[0.0, 0.0, 0.0]: --mean and --std go together"),

@@ -12,7 +12,7 @@ from ablation.report.content import Block, Content, Illustration, Table, Text
 from ablation.report.listings import every_run
 from ablation.report.tables import cell_row, claims_table, difference
 
-MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "*": "\\*"})
+MARKDOWN = str.maketrans({"\\": "\\\\", "|": "\\|", "<": "&lt;", "*": "\\*"})
 LATEX = str.maketrans(
     {sign: f"\\{sign}" for sign in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -50,8 +50,8 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Text that cannot break out of a Markdown table or become HTML."""
-    return " ".join(text.split()).translate(MARKDOWN)
+    """Text that cannot break out of a Markdown table, or become HTML or a link."""
+    return re.sub(r"\](?=[(\[:])", r"\]", " ".join(text.split()).translate(MARKDOWN))
 
 
 def csv(content: Content) -> str:
@@ -62,12 +62,17 @@ def csv(content: Content) -> str:
             for cell in setting.cells:
                 row = {"study": section.study.name, "network": cell.label} | cell.keys | cell_row(cell, setting)
                 rows.append(row | (difference(section.comparison, cell) if section.comparison else {}))
-    return str(pd.DataFrame(rows).to_csv(index=False))
+    return str(pd.DataFrame(rows).map(csv_text).to_csv(index=False))
+
+
+def csv_text(value: Any) -> Any:
+    """A text that no spreadsheet takes for a formula; anything else as it is."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def runs_csv(content: Content) -> str:
     """Every run with what defines it and all its numbers."""
-    return str(every_run(content).to_csv(index=False))
+    return str(every_run(content).map(csv_text).to_csv(index=False))
 
 
 def latex(content: Content) -> str:

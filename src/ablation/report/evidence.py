@@ -16,6 +16,7 @@ import pandas as pd
 import yaml
 
 from ablation.config.identity import defining
+from ablation.errors import printable
 from ablation.runs.record import history, record, status
 from ablation.runs.record.record import leaves
 
@@ -48,8 +49,9 @@ class Failed(NamedTuple):
 
 def read(paths: Sequence[Path]) -> Evidence:
     """Everything below `paths`; one that does not exist holds nothing."""
-    rows, unfinished, unreadable = [], [], []
-    folders = run_folders(paths)
+    rows, unfinished = [], []
+    unreadable: list[dict[str, str]] = []
+    folders = run_folders(paths, unreadable)
     for folder in folders:
         path = folder / "record.json"
         try:
@@ -65,12 +67,16 @@ def read(paths: Sequence[Path]) -> Evidence:
     return Evidence(runs, left, pd.DataFrame(unreadable, columns=["file", "reason"]), doubles, failed)
 
 
-def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """The run folders at or below `paths`, each once, in the order of their names."""
+def run_folders(paths: Sequence[Path], unreadable: list[dict[str, str]]) -> list[Path]:
+    """The run folders at or below `paths`, each once, in the order of their names; and what could not be looked at."""
+
+    def note(error: OSError) -> None:
+        unreadable.append({"file": short(Path(error.filename)), "reason": f"cannot be read: {error.strerror}"})
+
     found: set[Path] = set()
-    for path in paths:
+    for path in (path for path in paths if os.path.exists(path)):
         start = path.resolve() if path.is_dir() else path.resolve().parent
-        for folder, children, files in os.walk(start):
+        for folder, children, files in os.walk(start, onerror=note):
             if any(marker in files or marker in children for marker in MARKERS):
                 found.add(Path(folder))
                 children.clear()
@@ -106,10 +112,11 @@ def study_of(folder: Path) -> str:
 
 def failed_run(folder: Path) -> Failed | None:
     """The run in the folder if it failed; None for any other, and if its configuration cannot be read."""
-    if (folder / "record.json").exists() or (status.read(folder) or {}).get("status") != "failed":
+    path = folder / "config.yaml"
+    if (folder / "record.json").exists() or (status.read(folder) or {}).get("status") != "failed" or not path.is_file():
         return None
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config = yaml.safe_load(path.read_text())
         return Failed(study_of(folder), int(config["seed"]), cell_keys(config))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         return None
@@ -120,8 +127,8 @@ def missing(value: Any) -> bool:
 
 
 def unfinished_row(folder: Path) -> dict[str, str]:
-    found = status.read(folder) or {}
-    state = str(found.get("status", "unknown: no readable status.json"))
+    found = status.read(folder) or dict.fromkeys(status.KINDS)
+    state = found["status"] or "unknown: no readable status.json"
     if state == "running" and status.process_is_gone(found):
         state = "cut off (its process is gone)"
     elif state == "done":
@@ -129,9 +136,9 @@ def unfinished_row(folder: Path) -> dict[str, str]:
     return {
         "folder": short(folder),
         "status": state,
-        "progress": f"{found['step']} of {found.get('steps')} steps" if "step" in found else "",
-        "last sign of life": str(found.get("updated") or "")[:19].replace("T", " "),
-        "message": " ".join(str(found.get("message") or "").split())[:200],
+        "progress": f"{found['step']} of {found['steps']} steps" if found["step"] is not None else "",
+        "last sign of life": (found["updated"] or "")[:19].replace("T", " "),
+        "message": " ".join((found["message"] or "").split())[:200],
     }
 
 
@@ -163,14 +170,14 @@ def read_history(folder: Path) -> tuple[pd.DataFrame, int]:
 
 
 def short(path: Path) -> str:
-    """`path` from the working directory if it lies below it, else whole."""
+    """`path` from the working directory if it lies below it, else whole; a name may hold anything, here it does not."""
     here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    return printable(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def changes(paths: Sequence[Path]) -> Iterator[tuple[str, int, int]]:
     """Path, time and size of every file that the report reads; two equal lists mean that nothing has changed."""
-    for path in (folder / name for folder in run_folders(paths) for name in MARKERS):
+    for path in (folder / name for folder in run_folders(paths, []) for name in MARKERS):
         if path.is_file():
             yield str(path), path.stat().st_mtime_ns, path.stat().st_size
 

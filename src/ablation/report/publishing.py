@@ -15,7 +15,7 @@ from ablation.report.documents import markdown
 from ablation.report.evidence import read
 from ablation.report.filters import select
 from ablation.report.reporting import gather, illustrate, replace_file
-from ablation.runs.record.files import read_json, write_json
+from ablation.runs.record.files import cannot_write, read_json, write_json
 
 IMAGES = "docs/images/reference/{}.svg"
 """From the project's root."""
@@ -35,8 +35,11 @@ def publish(study: str, paths: Sequence[Path], filters: Sequence[str], root: Pat
     folders = finished(paths, filters)
     for run in folders:
         target = reference / study / run.name
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run / "history.jsonl", target / "history.jsonl")
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run / "history.jsonl", target / "history.jsonl")
+        except OSError as error:  # no permission, or the runs are those that are published
+            raise cannot_write(target, error) from None
         record = read_json(run / "record.json")
         record["config"]["results"] = record["config"]["data"]["root"] = None  # folders of the machine it ran on
         write_json(target / "record.json", record)

@@ -42,7 +42,7 @@ def make_report(paths: Sequence[Path], output: Path) -> Path:
 
 def gather(paths: Sequence[Path], filters: Sequence[str] = (), baseline: Sequence[str] = ()) -> Content:
     """Read, filter and judge. Raises UserError for a filter or a baseline (key=value) that no run fits."""
-    evidence = read([path for path in paths if path.exists()])
+    evidence = read(paths)
     wanted = {}
     if len(evidence.runs):
         evidence = replace(evidence, runs=select(evidence.runs, filters))
@@ -123,7 +123,7 @@ def watch(
     screen = console()
     seen = None
     while True:
-        if (present := list(changes([path for path in paths if path.exists()]))) != seen:
+        if (present := list(changes(paths))) != seen:
             seen = present
             content = gather(paths, filters, baseline)
             screen.clear()

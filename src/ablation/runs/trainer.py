@@ -103,11 +103,12 @@ class Trainer:
             self.began = self.window_began = time.perf_counter()
             self.gradients_at_start = gradient_norms(training.network, self.data.train, training.normalization)
         else:
-            if checkpoint["id"] != folder.identity:
-                raise UserError("checkpoint", folder.path, f"belongs to run {checkpoint['id']}, not to this one")
-            if checkpoint["data"] != self.data.checksum:
-                raise UserError("data.root", self.config.data_root, "its data is not what this run began with")
             try:
+                checkpoints.check(checkpoint, self.config, training.network)
+                if checkpoint["id"] != folder.identity:
+                    raise UserError("checkpoint", folder.path, f"belongs to run {checkpoint['id']}, not to this one")
+                if checkpoint["data"] != self.data.checksum:
+                    raise UserError("data.root", self.config.data_root, "its data is not what this run began with")
                 training.load_state_dict(checkpoint["training"])
                 vars(self).update({key: checkpoint[key] for key in KEPT})
                 self.parts = [*checkpoint.get("parts", [])]

@@ -2,12 +2,15 @@
 
 import json
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from ablation.errors import UserError
+import yaml
+
+from ablation.errors import UserError, printable
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], durable: bool = True) -> None:
@@ -45,7 +48,19 @@ def remove_temporary(folder: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError("results", path, f"cannot be written: {error.strerror or error}; what was there is left as it was")
+    allowed = f"cannot be written: {error.strerror or error}; what was there is left as it was"
+    if isinstance(error, PermissionError):
+        allowed += f". {owner(path)}: ask for the right to write, or name a folder of your own with results=FOLDER"
+    return UserError("results", path, allowed)
+
+
+def owner(path: Path) -> str:
+    """Whose the nearest file or folder is, at or above `path`, that can be seen."""
+    place = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
+    try:
+        return f"{place} belongs to {place.owner()}"
+    except (OSError, KeyError, NotImplementedError):  # a user without a name, or Windows
+        return f"{place} belongs to user {place.stat().st_uid}"
 
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
@@ -55,8 +70,36 @@ def write_json(path: Path, value: Any, durable: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value in the file, or None if there is no such file or it is damaged."""
+    """The value in the file as `parse_json` gives it, or None if there is no such file or it is damaged."""
     try:
-        return json.loads(path.read_bytes()) if path.is_file() else None  # reading a FIFO would wait for ever
+        return parse_json(read_text(path))
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def read_yaml(path: Path) -> Any:
+    """As `read_json`."""
+    try:
+        return made_printable(yaml.safe_load(read_text(path)))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """What is in the file. Raises OSError if there is no such file, ValueError if it holds no UTF-8."""
+    if not stat.S_ISREG(path.stat().st_mode):  # reading a FIFO would wait for ever
+        raise OSError(0, "not a file")
+    return path.read_text("utf-8", errors)
+
+
+def parse_json(text: str) -> Any:
+    """The value, whose texts can be shown anywhere: this is where the files of a run come in. Raises as json.loads."""
+    return made_printable(json.loads(text))
+
+
+def made_printable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {printable(key): made_printable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [made_printable(inner) for inner in value]
+    return printable(value) if isinstance(value, str) else value
