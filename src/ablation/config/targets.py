@@ -43,14 +43,17 @@ def check_arguments(config: Config) -> None:
     """Raise UserError for an argument that a `_target_` does not take, or a value that it refuses."""
     from torch import nn, zeros  # here, and not above: shell completion and --cfg do without torch
 
+    examples: dict[str, tuple[Any, ...]] = {"optimizer": ([nn.Parameter(zeros(1))],)}
     if config.model.residual:
-        target("shortcut", config.shortcut, given=3)
-    factory = target("optimizer", config.optimizer, given=1)
-    try:
-        factory([nn.Parameter(zeros(1))])
-    except (TypeError, ValueError) as error:
-        allowed = f"{config.optimizer['_target_']} refuses its arguments: {error}"
-        raise UserError("optimizer", config.optimizer["name"], allowed) from None
+        examples["shortcut"] = (config.model.width, 2 * config.model.width, 2)
+    for group, given in examples.items():
+        member = getattr(config, group)
+        factory = target(group, member, len(given))
+        try:
+            factory(*given)
+        except (TypeError, ValueError) as error:
+            allowed = f"{member['_target_']} refuses its arguments: {error}"
+            raise UserError(group, member["name"], allowed) from None
 
 
 def target(group: str, node: dict[str, Any], given: int) -> Callable[..., Any]:
