@@ -8,7 +8,9 @@ import pytest
 from records_factory import paper_study, record, study_of, write_all
 
 from ablation.report import evidence, paper
-from ablation.report.claims import CLAIMS, GRADIENT, RESPONSE, TEST, TRAIN, Claim, Finding, examine, study_findings
+from ablation.report.arms import Arm, Claim
+from ablation.report.claims import CLAIMS, Finding, findings, study_findings
+from ablation.report.metrics import GRADIENT, RESPONSE, TEST, TRAIN
 from ablation.report.rules import MIN_SEEDS, DifferencesWithin, Higher, MeanWithin, Rule
 from ablation.report.studies import studies
 
@@ -26,8 +28,8 @@ Records = list[dict[str, Any]]
 
 
 def examined(name: str, records: Records) -> Finding:
-    (setting,) = study_of(records).settings
-    return examine(BY_ID[name], setting)
+    (finding,) = findings(BY_ID[name], study_of(records))
+    return finding
 
 
 def around(center: float, reach: float = 0.1) -> list[float]:
@@ -155,7 +157,7 @@ def test_a_seed_counts_once_however_often_it_was_evaluated(tmp_path: Path) -> No
     write_all(tmp_path, made)
     found = evidence.read([tmp_path])
     (study,) = studies(found.runs)
-    finding = examine(BY_ID["degradation-train"], study.settings[0])
+    (finding,) = findings(BY_ID["degradation-train"], study)
     assert finding.numbers["n"] == {"plain-56": 2, "plain-20": 2}
     assert finding.verdict == "inconclusive"
     assert len(found.doubles) == 4
@@ -191,6 +193,41 @@ def test_the_running_error_is_shown_beside_and_never_tested() -> None:
     finding = examined("degradation-train", made)
     assert finding.verdict == "inconclusive"
     assert "running training error 51.00 %, 3.00 %" in finding.evidence
+
+
+# Arms across settings
+
+
+def with_rates(depth: int, errors: dict[float, tuple[float, float]], **changes: Any) -> Records:
+    """Three seeds at each learning rate, given with its training and its validation error."""
+    return [
+        record(depth, False, s, train_error=train + s / 100, val_error=val, config__optimizer__lr=rate, **changes)
+        for rate, (train, val) in errors.items()
+        for s in range(3)
+    ]
+
+
+HE, DIRAC = {0.1: (50.0, 50.0)}, {"config__model__init": "dirac"}
+INIT = (Arm(False, 56), Arm(False, 56, keys=(("model.init", "dirac"),)))
+RATES = (Arm(False, 56, best_of="optimizer.lr"), Arm(False, 20, best_of="optimizer.lr"))
+PLAIN_20 = with_rates(20, {0.1: (3.0, 8.0), 0.03: (2.0, 9.0)})
+
+
+@pytest.mark.parametrize(
+    ("arms", "made", "means"),
+    [
+        (INIT, with_rates(56, HE) + with_rates(56, {0.1: (9.0, 9.0)}, **DIRAC), [50.01, 9.01]),
+        (INIT, with_rates(56, HE) + with_rates(56, {0.3: (9.0, 9.0)}, **DIRAC), None),  # two things differ
+        (INIT, with_rates(56, HE), None),
+        (RATES, PLAIN_20 + with_rates(56, {0.1: (50.0, 50.0), 0.01: (4.0, 11.0)}), [4.01, 3.01]),
+        (RATES, PLAIN_20 + with_rates(56, HE), None),  # the best of one is no choice
+    ],
+)
+def test_arms_that_name_keys_are_compared_across_settings(arms: Any, made: Records, means: Any) -> None:
+    claim = Claim("x", "", "", arms, TRAIN, Higher())
+    found = findings(claim, study_of(made))
+    assert [one.verdict == "untested" for one in found] == [means is None]
+    assert means is None or list(found[0].numbers["means"].values()) == pytest.approx(means)
 
 
 # Recipes

@@ -5,41 +5,16 @@ everything that decides is a constant, written down before any record was made. 
 a correction for their number. A claim about a number of the paper is only asked of runs with the paper's recipe.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-
-from ablation.report import paper
-from ablation.report.rules import MIN_SEEDS, DifferencesWithin, Higher, MeanWithin, Metric, Rule, Verdict
-from ablation.report.statistics import Values, finite
-from ablation.report.studies import Cell, Setting, Study, network_name
-
-
-def response(cell: Cell) -> Values:
-    """Mean over the layers of the responses' standard deviation, one number a run."""
-    runs = [[layer["response_std"] for layer in layers] for layers in cell.runs["layers"]]
-    return finite([np.mean(found) for run in runs if (found := [value for value in run if value is not None])])
-
-
-def gradient_ratio(cell: Cell) -> Values:
-    """Gradient norm of the first third of the layers over the last third's; of start and end the smaller ratio."""
-    ratios = []
-    for layers in cell.runs["layers"]:
-        third = max(1, len(layers) // 3)
-        both = [[layer[f"gradient_norm_{when}"] for layer in layers] for when in ("start", "end")]
-        usable = [norms for norms in both if None not in norms and sum(norms[-third:]) > 0]
-        ratios.append(min((sum(norms[:third]) / sum(norms[-third:]) for norms in usable), default=np.nan))
-    return finite(ratios)
-
-
-RUNNING = Metric("running training error", lambda cell: cell.values("metrics.running_train_error"))
-TRAIN = Metric("training error", lambda cell: cell.values("metrics.train_error"), beside=RUNNING)
-TEST = Metric("test error", lambda cell: cell.values("metrics.test_error"))
-BEST_TEST = Metric("test error selected on test", lambda cell: cell.values("metrics.best_test_error"))
-RESPONSE = Metric("response std, mean over layers", response, unit="", decimals=3)
-GRADIENT = Metric("gradient ratio, first to last third", gradient_ratio, unit="", decimals=3)
+from ablation.report import interventions, paper
+from ablation.report.arms import Arm, Claim
+from ablation.report.metrics import BEST_TEST, GRADIENT, RESPONSE, TEST, TRAIN, Metric
+from ablation.report.rules import MIN_SEEDS, DifferencesWithin, Higher, MeanWithin, Rule, Verdict
+from ablation.report.statistics import Values
+from ablation.report.studies import Cell, Setting, Study
 
 # Points of test error, points of training error, and a ratio of gradients
 QUOTED_TOLERANCE = 0.75  # public reproductions with the paper's recipe lie up to 0.7 from Table 6, on both sides
@@ -48,40 +23,6 @@ HARDLY_DIFFERENT = 0.5  # in a-martyn's reproduction plain-20 and plain-32 are 0
 NO_DEGRADATION = 0.5  # what the deeper residual net may be worse
 CONVERGED = 10.0  # for a net of 110 layers
 NOT_VANISHING = 0.1  # a vanishing gradient falls by powers of ten
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One network of a comparison. `shortcut` None: the main one of the setting."""
-
-    residual: bool
-    depth: int
-    shortcut: str | None = None
-
-    @property
-    def name(self) -> str:
-        return network_name(self.depth, self.residual) + (f" ({self.shortcut})" if self.shortcut else "")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement, where it stands, and what decides it."""
-
-    id: str
-    statement: str
-    source: str
-    arms: tuple[Arm, ...]
-    metric: Metric
-    test: Rule
-    scope: Literal["any", "paper", "notebook"] = "any"
-    """Which recipe it is asked of: a number of the paper only of the paper's own."""
-
-    @property
-    def comparison(self) -> str:
-        return f"{self.metric.name} of {' and '.join(arm.name for arm in self.arms)}"
-
-    def applies(self, setting: Setting) -> bool:
-        return self.scope == "any" or (setting.from_paper if self.scope == "paper" else setting.notebook)
 
 
 plain, resnet = partial(Arm, False), partial(Arm, True)
@@ -96,7 +37,7 @@ FIGURE_7, TABLE_3 = "Sec. 4.2, Fig. 7", "Sec. 4.1, Table 3 (ImageNet)"
 HIGHER = Higher()
 
 # fmt: off
-CLAIMS: tuple[Claim, ...] = (
+PAPERS: tuple[Claim, ...] = (
     # slug, claim, source, networks, metric, rule, scope
     Claim("degradation-train", "Degradation: plain-56 has a higher training error than plain-20",
           LEFT, (plain(56), plain(20)), TRAIN, HIGHER),
@@ -140,6 +81,7 @@ CLAIMS: tuple[Claim, ...] = (
           paper.NOTEBOOK.source, (resnet(20, "avgpool"),), BEST_TEST, near(paper.NOTEBOOK), "notebook"),
 )
 # fmt: on
+CLAIMS = PAPERS + interventions.CLAIMS
 
 
 @dataclass(frozen=True)
@@ -180,28 +122,34 @@ class Finding:
 
 
 def study_findings(study: Study) -> list[list[Finding]]:
-    """The verdicts in each setting of a study; those that are untested stand once, in the main setting."""
-    found = [[examine(claim, setting) for claim in CLAIMS if claim.applies(setting)] for setting in study.settings]
+    """The verdicts in each setting of a study; a claim that is tested nowhere stands once, in the main setting."""
+    found = [finding for claim in CLAIMS for finding in findings(claim, study)]
+    return [[finding for finding in found if finding.setting is setting] for setting in study.settings]
+
+
+def findings(claim: Claim, study: Study) -> list[Finding]:
+    found = [examine(claim, setting, cells) for setting, cells in claim.cells(study)]
     main = study.settings[0]
-    nowhere = [claim for claim in CLAIMS if not any(claim.applies(setting) for setting in study.settings)]
-    for claim in nowhere if main.keys["data.name"] == paper.RECIPE["data"]["name"] else ():
-        found[0].append(Finding(claim, main, "untested", f"no records with the {claim.scope}'s recipe", "", {}))
-    return [found[0], *([finding for finding in part if finding.verdict != "untested"] for part in found[1:])]
+    if not found:
+        untested = Finding(claim, main, "untested", f"no records with the {claim.scope}'s recipe", "", {})
+        return [untested] if main.keys["data.name"] == paper.RECIPE["data"]["name"] else []
+    nearest = max(found, key=lambda finding: len(finding.numbers["n"]))
+    return [one for one in found if one.verdict != "untested"] or [replace(nearest, setting=main)]
 
 
-def examine(claim: Claim, setting: Setting) -> Finding:
+def examine(claim: Claim, setting: Setting, found: dict[Arm, Cell | None]) -> Finding:
     metric = claim.metric
-    found = {arm: setting.cell(arm.depth, arm.residual, arm.shortcut) for arm in claim.arms}
     cells = [cell for cell in found.values() if cell]
-    samples = {cell.label: metric.of(cell) for cell in cells}
+    samples = {arm.label(cell): metric.of(cell) for arm, cell in found.items() if cell}
     means = {label: float(values.mean()) for label, values in samples.items() if len(values)}
-    details = [sample_text(label, values, metric) for label, values in samples.items()]
+    lost = {arm.label(cell): cell.failed for arm, cell in found.items() if cell}
+    details = [sample_text(label, values, metric, lost[label]) for label, values in samples.items()]
     if metric.beside:
         beside = [values.mean() for values in map(metric.beside.of, cells) if len(values)]
         shown = ", ".join(f"{mean:.{metric.decimals}f}{metric.unit}" for mean in beside)
         details += [f"{metric.beside.name} {shown}"] if shown else []
     counts = {label: len(values) for label, values in samples.items()}
-    numbers: dict[str, Any] = {"n": counts, "means": means}
+    numbers: dict[str, Any] = {"n": counts, "means": means, "failed": lost}
     lacking = [arm.name for arm, cell in found.items() if not cell] + [label for label in samples if label not in means]
     if lacking:
         return Finding(claim, setting, "untested", f"no records of {', '.join(lacking)}", "; ".join(details), numbers)
@@ -211,8 +159,9 @@ def examine(claim: Claim, setting: Setting) -> Finding:
     return Finding(claim, setting, verdict, text, "; ".join(details), numbers | judged)
 
 
-def sample_text(label: str, values: Values, metric: Metric) -> str:
+def sample_text(label: str, values: Values, metric: Metric, failed: int) -> str:
+    lost = f", {failed} more failed or diverged" if failed else ""
     if not len(values):
-        return f"{label}: no number"
+        return f"{label}: no number{lost}"
     spread = f" ± {values.std(ddof=1):.{metric.decimals}f}" if len(values) > 1 else ""
-    return f"{label} {values.mean():.{metric.decimals}f}{spread}{metric.unit} (n={len(values)})"
+    return f"{label} {values.mean():.{metric.decimals}f}{spread}{metric.unit} (n={len(values)}{lost})"

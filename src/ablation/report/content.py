@@ -171,7 +171,7 @@ def compose(evidence: Evidence) -> Content:
     ):
         if len(frame):
             leftovers += [Text("study", title), Text("plain", explanation), Table("leftovers", title, frame)]
-    return Content([section(study) for study in studies(evidence.runs)], leftovers, summary)
+    return Content([section(study) for study in studies(evidence.runs, evidence.failed)], leftovers, summary)
 
 
 def section(study: Study) -> Section:

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
+import yaml
 
 from ablation.config.identity import defining
 from ablation.runs.record import history, record, status
@@ -33,12 +34,23 @@ class Evidence:
     unfinished: pd.DataFrame
     unreadable: pd.DataFrame
     doubles: pd.DataFrame
+    failed: tuple["Failed", ...] = ()
+
+
+class Failed(NamedTuple):
+    """A run that failed or diverged, and so has no record."""
+
+    study: str
+    seed: int
+    keys: dict[str, Any]
+    """What defines its cell, without `MACHINE`, which only a record tells."""
 
 
 def read(paths: Sequence[Path]) -> Evidence:
     """Everything below `paths`; one that does not exist holds nothing."""
     rows, unfinished, unreadable = [], [], []
-    for folder in run_folders(paths):
+    folders = run_folders(paths)
+    for folder in folders:
         path = folder / "record.json"
         try:
             if path.exists():
@@ -49,7 +61,8 @@ def read(paths: Sequence[Path]) -> Evidence:
             unreadable.append({"file": short(path), "reason": str(error)})
     runs, doubles = without_doubles(pd.DataFrame(rows, dtype=object))
     left = pd.DataFrame(unfinished, columns=["folder", "status", "progress", "last sign of life", "message"])
-    return Evidence(runs, left, pd.DataFrame(unreadable, columns=["file", "reason"]), doubles)
+    failed = tuple(filter(None, map(failed_run, folders)))
+    return Evidence(runs, left, pd.DataFrame(unreadable, columns=["file", "reason"]), doubles, failed)
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
@@ -70,16 +83,36 @@ def run_row(made: dict[str, Any], folder: Path) -> dict[str, Any]:
     The runs of a cell share all that defines a result but the seed, with hardware, precision and data.
     """
     row = dict(leaves(made))
-    keys = dict(leaves(defining(made["config"], row["environment.precision"]))) | {key: row[key] for key in MACHINE}
-    keys = {k: v for k, v in keys.items() if k not in ("seed", "trainer.precision") and not missing(v)}
-    study = re.match(".*/results/reference/([^/]+)/", folder.as_posix())
+    keys = cell_keys(made["config"]) | {key: row[key] for key in MACHINE if not missing(row[key])}
     return row | {
         "folder": folder,
-        "study": study[1] if study else "",  # a committed one: results/reference/<study>/<run>
+        "study": study_of(folder),
         "network": f"{'resnet' if keys['model.residual'] else 'plain'}{keys['model.depth']}",
         "cell_keys": keys,
         "cell": json.dumps(keys, sort_keys=True),
     }
+
+
+def cell_keys(config: dict[str, Any]) -> dict[str, Any]:
+    keys = dict(leaves(defining(config, "")))
+    return {k: v for k, v in keys.items() if k not in ("seed", "trainer.precision") and not missing(v)}
+
+
+def study_of(folder: Path) -> str:
+    """The name of the committed study (results/reference/<study>/<run>), empty for other runs."""
+    study = re.match(".*/results/reference/([^/]+)/", folder.as_posix())
+    return study[1] if study else ""
+
+
+def failed_run(folder: Path) -> Failed | None:
+    """The run in the folder if it failed; None for any other, and if its configuration cannot be read."""
+    if (folder / "record.json").exists() or (status.read(folder) or {}).get("status") != "failed":
+        return None
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        return Failed(study_of(folder), int(config["seed"]), cell_keys(config))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+        return None
 
 
 def missing(value: Any) -> bool:

@@ -4,7 +4,7 @@ A difference in a stated direction takes an exact one-sided permutation test and
 zero. A mean or a difference within bounds takes an interval inside them; an interval outside contradicts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ablation.report import paper
+from ablation.report.metrics import Metric
 from ablation.report.statistics import CONFIDENCE, Interval, Values, difference_interval, mean_interval, permutation_p
-from ablation.report.studies import Cell
 
 Verdict = Literal["reproduced", "contradicted", "inconclusive", "untested"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "untested")
@@ -24,18 +24,6 @@ Judgement = tuple[Verdict, str, dict[str, Any]]
 
 ALPHA = 0.05  # 3 against 3 seeds, fully apart, just reach it (1/20); 5 against 5 reach 1/252
 MIN_SEEDS = 3  # with fewer runs on a side the numbers are shown, and the claim is inconclusive
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number of a run, and how it is written."""
-
-    name: str
-    of: Callable[[Cell], Values]
-    unit: str = " %"
-    decimals: int = 2
-    beside: "Metric | None" = None
-    """Shown with it, never tested."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from ablation.report import paper
-from ablation.report.evidence import MACHINE, missing
+from ablation.report.evidence import MACHINE, Failed, missing
 from ablation.report.statistics import Values, finite
 from ablation.runs.record.record import leaves
 
@@ -35,6 +35,8 @@ class Cell:
     runs: pd.DataFrame
     main: Keys
     """Those of the setting's main shortcut."""
+    failed: int = 0
+    """How many more runs of it failed or diverged, by their seeds."""
 
     @property
     def label(self) -> str:
@@ -92,6 +94,8 @@ class Setting:
     title: str
     keys: Keys
     cells: tuple[Cell, ...]
+    lost: tuple[Cell, ...] = ()
+    """Networks of which every run failed or diverged."""
 
     @property
     def deviations(self) -> tuple[str, ...]:
@@ -115,7 +119,11 @@ class Setting:
 
         Of several variants of the named shortcut the one with the most runs.
         """
-        usual = [one for one in self.cells if one.expected_schedule and (one.depth, one.residual) == (depth, residual)]
+        usual = [
+            one
+            for one in self.cells + self.lost
+            if one.expected_schedule and (one.depth, one.residual) == (depth, residual)
+        ]
         fitting = [cell for cell in usual if (cell.standard if shortcut is None else cell.shortcut == shortcut)]
         return max(fitting, key=lambda cell: len(cell.runs), default=None)
 
@@ -130,7 +138,7 @@ class Study:
     notes: tuple[str, ...]
 
 
-def studies(runs: pd.DataFrame) -> list[Study]:
+def studies(runs: pd.DataFrame, failed: Iterable[Failed] = ()) -> list[Study]:
     """All studies, the committed ones first."""
     if runs.empty:
         return []
@@ -142,12 +150,12 @@ def studies(runs: pd.DataFrame) -> list[Study]:
         # A folder that mixes data sets gets a section for each.
         label = (name if folders[name] == 1 else f"{name}-{data}") if name else f"runs-{data}"
         title = f"Reference study {label}" if name else f"Your runs on {data}"
-        parts = settings(group)
+        parts = settings(group, [run for run in failed if run.study == name])
         found.append(Study(str(label), title, parts, tuple(notes(parts))))
     return found
 
 
-def settings(runs: pd.DataFrame) -> tuple[Setting, ...]:
+def settings(runs: pd.DataFrame, failed: list[Failed]) -> tuple[Setting, ...]:
     groups = runs.groupby(runs["cell_keys"].map(lambda keys: json.dumps(setting_keys(keys), sort_keys=True)))
     found: list[Setting] = []
     for text, group in sorted(groups, key=lambda pair: len(pair[1]), reverse=True):
@@ -156,7 +164,11 @@ def settings(runs: pd.DataFrame) -> tuple[Setting, ...]:
         same = next((setting for setting in found if title_of(setting.keys) == title), None)
         # The title does not show every key: where two would be the same, it names those that differ.
         extra = f" · only here: {', '.join(differences(same.keys, own))}" if same else ""
-        found.append(Setting(title + extra, own, tuple(cells(group))))
+        own_failed = [run for run in failed if setting_keys(run.keys) == anywhere(own)]
+        failed = [run for run in failed if run not in own_failed]  # of settings that differ in MACHINE only, the first
+        every = cells(group, own_failed)
+        whole = tuple(cell for cell in every if len(cell.runs))
+        found.append(Setting(title + extra, own, whole, tuple(cell for cell in every if not len(cell.runs))))
     return tuple(found)
 
 
@@ -193,10 +205,21 @@ def differences(first: Keys, second: Keys) -> list[str]:
     return [f"{key}={second.get(key, 'null')}" for key in sorted(first | second) if first.get(key) != second.get(key)]
 
 
-def cells(runs: pd.DataFrame) -> list[Cell]:
+def anywhere(keys: Keys) -> Keys:
+    """The keys without those of the machine."""
+    return {key: value for key, value in keys.items() if key not in MACHINE}
+
+
+def cells(runs: pd.DataFrame, failed: list[Failed]) -> list[Cell]:
     """The cells of one setting: plain before residual, then by depth, standard ones first."""
-    main = main_shortcut(runs["cell_keys"])
-    built = [Cell(json.loads(str(t)), group.sort_values("config.seed"), main) for t, group in runs.groupby("cell")]
+    main = main_shortcut([*runs["cell_keys"], *(run.keys for run in failed)])
+    groups = [(json.loads(str(text)), group.sort_values("config.seed")) for text, group in runs.groupby("cell")]
+    known = [anywhere(keys) for keys, _ in groups]
+    groups += [(run.keys, runs.iloc[:0]) for run in {repr(r.keys): r for r in failed if r.keys not in known}.values()]
+    built = []
+    for keys, group in groups:
+        lost = {run.seed for run in failed if run.keys == anywhere(keys)} - set(group["config.seed"])
+        built.append(Cell(keys, group, main, len(lost)))
     return sorted(built, key=lambda cell: (cell.residual, cell.depth, not cell.standard, cell.label))
 
 
@@ -220,6 +243,9 @@ def notes(found: tuple[Setting, ...]) -> Iterator[str]:
     for setting in found:
         repeated = {seed for cell in setting.cells for seed in cell.seeds if len(cell.runs) > 1}
         gaps = []
+        for cell in setting.cells + setting.lost:
+            if cell.failed:
+                yield f"{cell.label}: {cell.failed} failed or diverged, {len(cell.runs)} finished ({setting.title})."
         for cell in setting.cells:
             yield from mixes(cell)
             lacking = sorted(repeated - set(cell.seeds))
