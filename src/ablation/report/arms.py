@@ -96,6 +96,8 @@ class Claim:
     test: Rule
     scope: Literal["any", "paper", "notebook"] = "any"
     """Which recipe it is asked of: a number of the paper only of the paper's own."""
+    every_run: bool = False
+    """Whether it says that a net trains at all: a run that failed or diverged then counts against it."""
 
     @property
     def comparison(self) -> str:

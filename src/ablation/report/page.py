@@ -15,7 +15,7 @@ from ablation.report.content import Block, Content, Illustration, Table, Text
 STYLE = Path(__file__).with_name("page.css").read_text()
 VERDICT = '<span class="verdict {0}">{1} {0}</span>'
 """With a sign, so that it does not depend on colour."""
-SIGNS = {"reproduced": "✓", "contradicted": "✗", "inconclusive": "?", "untested": "·"}
+SIGNS = {"reproduced": "✓", "suggestive": "~", "contradicted": "✗", "inconclusive": "?", "untested": "·"}
 VERDICTS = {verdict: VERDICT.format(verdict, sign) for verdict, sign in SIGNS.items()}
 TAGS = {verdict: f"<p>{shown}: {{}}</p>" for verdict, shown in VERDICTS.items()} | {
     "title": "<h1>{}</h1>",
@@ -75,9 +75,10 @@ def claims_html(findings: list[Finding]) -> str:
     rows = []
     for finding in findings:
         claim = finding.claim
+        alone = "" if finding.uncorrected == finding.verdict else f"<small>uncorrected: {finding.uncorrected}</small>"
         test = f"{claim.comparison}: {claim.test.rule}; reproduced if {claim.test.threshold}"
         rows.append(
-            f"<tr><td>{VERDICTS[finding.verdict]}</td>"
+            f"<tr><td>{VERDICTS[finding.verdict]}{alone}</td>"
             f"<td>{escape(claim.statement)}<small>{escape(claim.source)} · {escape(claim.id)}</small></td>"
             f"<td>{escape(finding.evidence)}<small>{escape(test)}</small></td></tr>"
         )

@@ -1,14 +1,17 @@
-"""Exact permutation test and bootstrap intervals for a handful of seeds, in NumPy.
+"""Intervals and tests for a handful of seeds: Student's and Welch's t, the exact permutation test, Holm's correction.
 
-Sources: Fisher's permutation test of a difference of means; Efron's percentile bootstrap. Notable: the random numbers
-come from a fixed seed, so a result depends on its data only. scipy.stats has both, but takes a second to import, and
-its test misses ties of sums that differ by rounding. With few seeds a percentile interval is too narrow (five normal
-values: it covers the mean 84 times in 100, not 95), so a difference must pass the permutation test too.
+Sources: Welch 1947; Fisher's permutation test of a difference of means; Holm 1979. Notable: a t interval of normal
+values covers what it says at every n, where a percentile bootstrap of a mean covers 76 % at n = 3 and 84 % at n = 5.
+The permutation test is exact for samples that differ in place only: where their spreads differ (1:10 at n = 3) it errs
+in 10 % of cases where it says 5 %. Welch's test allows for unequal spread, but takes the values to be near normal, so
+`rules` asks for both. scipy's permutation test misses ties of sums that differ by rounding; ours does not.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,10 +26,72 @@ EXACT_LIMIT = 20_000
 """Up to this many regroupings all are counted (8 against 8 seeds: 12,870); above it, RESAMPLES random ones."""
 
 
+class Estimate(NamedTuple):
+    """A mean, or a difference of two, with its standard error and the degrees of freedom of its t distribution."""
+
+    value: float
+    error: float
+    freedom: float
+
+
 def finite(values: ArrayLike) -> Values:
     """The finite numbers among `values`; None is not one."""
     numbers = np.asarray(values, dtype=float)
     return numbers[np.isfinite(numbers)]
+
+
+def mean(values: Values) -> Estimate:
+    """The mean of at least one value; of one alone the error is unknown, and infinite."""
+    error = math.sqrt(values.var(ddof=1) / len(values)) if len(values) > 1 else math.inf
+    return Estimate(float(values.mean()), error, max(1, len(values) - 1))
+
+
+def difference(first: Values, second: Values) -> Estimate:
+    """mean(first) - mean(second), with Welch's degrees of freedom."""
+    one, other = mean(first), mean(second)
+    error = math.hypot(one.error, other.error)
+    parts = [(estimate.error / error) ** 4 / estimate.freedom for estimate in (one, other) if 0 < error < math.inf]
+    return Estimate(one.value - other.value, error, 1 / sum(parts) if parts else 1.0)
+
+
+def interval(estimate: Estimate) -> Interval:
+    """The central CONFIDENCE of its t distribution; None if the error is unknown."""
+    from scipy.special import stdtrit  # scipy.stats takes ten times as long to import
+
+    if math.isinf(estimate.error):
+        return None
+    reach = estimate.error * float(stdtrit(estimate.freedom, (1 + CONFIDENCE) / 2))
+    return estimate.value - reach, estimate.value + reach
+
+
+def p_above(estimate: Estimate, bound: float) -> float:
+    """One-sided p value against the true value being at most `bound`."""
+    from scipy.special import stdtr
+
+    above = estimate.value - bound
+    if math.isinf(bound) or estimate.error == 0:
+        return 0.0 if above > 0 else 1.0
+    return float(stdtr(estimate.freedom, -above / estimate.error))
+
+
+def p_below(estimate: Estimate, bound: float) -> float:
+    """One-sided p value against the true value being at least `bound`."""
+    return p_above(estimate._replace(value=-estimate.value), -bound)
+
+
+def mean_interval(values: Values) -> Interval:
+    """Student's t interval of the mean."""
+    return interval(mean(values)) if len(values) else None
+
+
+def difference_interval(first: Values, second: Values) -> Interval:
+    """Welch's t interval of mean(first) - mean(second)."""
+    return interval(difference(first, second)) if len(first) and len(second) else None
+
+
+def welch_p(higher: Values, lower: Values) -> float:
+    """One-sided p value of mean(higher) - mean(lower), whatever the two spreads. Takes at least two values a side."""
+    return p_above(difference(higher, lower), 0.0)
 
 
 def permutation_p(higher: Values, lower: Values) -> float:
@@ -43,16 +108,6 @@ def permutation_p(higher: Values, lower: Values) -> float:
     return (extreme + observed) / (len(groups) + observed)
 
 
-def mean_interval(values: Values) -> Interval:
-    """Percentile bootstrap interval of the mean."""
-    return bootstrap(values)
-
-
-def difference_interval(first: Values, second: Values) -> Interval:
-    """Percentile bootstrap interval of mean(first) - mean(second), each side drawn on its own."""
-    return bootstrap(first, second)
-
-
 @lru_cache(maxsize=64)
 def regroupings(total: int, size: int) -> NDArray[np.intp]:
     """Every way to choose `size` of `total` indices, shape (ways, size), or RESAMPLES random ones of too many."""
@@ -62,17 +117,21 @@ def regroupings(total: int, size: int) -> NDArray[np.intp]:
     return shuffled[:, :size]
 
 
-@lru_cache(maxsize=64)
-def draws(count: int, stream: int) -> NDArray[np.intp]:
-    """RESAMPLES draws of `count` indices with replacement, shape (RESAMPLES, count)."""
-    return np.random.default_rng([0, stream]).integers(count, size=(RESAMPLES, count))
+def probability_of_improvement(first: Values, second: Values) -> float:
+    """The chance that a value of `first` is lower than one of `second`, ties counted half (Agarwal et al. 2021)."""
+    return float((np.sign(second[None, :] - first[:, None]) + 1).mean() / 2)
 
 
-def bootstrap(*samples: Values) -> Interval:
-    """What holds CONFIDENCE of the resampled means: of the one sample, or of the first less the second."""
-    if min(map(len, samples)) < 2:
-        return None
-    means = [values[draws(len(values), stream)].mean(axis=1) for stream, values in enumerate(samples)]
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(np.subtract.reduce(means), [tail, 100 - tail])
-    return float(low), float(high)
+def effect_size(first: Values, second: Values) -> float:
+    """Cohen's d: the difference of means in units of the spread of a side (root mean square of both)."""
+    spread = math.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 2) if min(len(first), len(second)) > 1 else 0.0
+    return float(first.mean() - second.mean()) / spread if spread else math.nan
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values corrected for their number: at most 5 % of families have a false one at 0.05 (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values, dtype=float)[order] * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return corrected.tolist()

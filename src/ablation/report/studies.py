@@ -100,7 +100,7 @@ class Setting:
     @property
     def deviations(self) -> tuple[str, ...]:
         """Where the recipe is not the paper's, as key=value; empty if it is."""
-        return tuple(deviations_from(paper.RECIPE, self.keys))
+        return tuple(deviations_from(paper.RECIPE, paper.OPEN_IN_PAPER, self.keys))
 
     @property
     def from_paper(self) -> bool:
@@ -108,7 +108,7 @@ class Setting:
 
     @property
     def notebook(self) -> bool:
-        return not deviations_from(paper.NOTEBOOK_RECIPE, self.keys)
+        return not deviations_from(paper.NOTEBOOK_RECIPE, paper.OPEN_IN_NOTEBOOK, self.keys)
 
     @property
     def selected_on_test(self) -> bool:
@@ -192,12 +192,18 @@ def title_of(keys: Keys) -> str:
     return " · ".join(filter(None, parts))
 
 
-def deviations_from(recipe: Keys, keys: Keys) -> list[str]:
-    """Each key in which a setting is not as the recipe says, as key=value."""
-    other = [key for key, value in leaves(recipe) if keys.get(key) != value]
+def deviations_from(recipe: Keys, left_open: tuple[str, ...], keys: Keys) -> list[str]:
+    """Each key in which a setting is not as the recipe says, as key=value; a key that the recipe lacks is one, too."""
+    wanted = dict(leaves(recipe))
+    every = [*wanted, *(key for key in keys if key not in wanted and not key.startswith(left_open))]
+    other = [key for key in every if not allowed(wanted.get(key), keys.get(key))]
     # Another member of a group has other keys: its name says enough, and its length.
     named = [key for key in other if key.endswith((".name", ".steps")) or f"{key.split('.')[0]}.name" not in other]
     return [f"{key}={keys.get(key, 'null')}" for key in named]
+
+
+def allowed(wanted: Any, value: Any) -> bool:
+    return value in wanted if isinstance(wanted, set) else bool(value == wanted)
 
 
 def differences(first: Keys, second: Keys) -> list[str]:

@@ -146,8 +146,9 @@ def claims_table(findings: list[Finding]) -> pd.DataFrame:
     for finding in findings:
         claim, test = finding.claim, finding.claim.test
         tested = f"{claim.comparison}: {test.rule}"
-        rows.append((finding.verdict, claim.statement, finding.evidence, tested, test.threshold, claim.source))
-    return pd.DataFrame(rows, columns=["Verdict", "Claim", "Evidence", "Test", "Threshold", "Source"])
+        both = finding.verdict, finding.uncorrected
+        rows.append((*both, claim.statement, finding.evidence, tested, test.threshold, claim.source))
+    return pd.DataFrame(rows, columns=["Verdict", "Uncorrected", "Claim", "Evidence", "Test", "Threshold", "Source"])
 
 
 def number(value: float, form: str) -> str:

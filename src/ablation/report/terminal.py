@@ -13,7 +13,7 @@ NETWORKS = ["Network", "n", "Train error %", "Test error %", "95% interval"]
 NETWORKS += ["selected on test", "Paper", "Difference", "Time"]
 CHANGES = ["Network", "Change", "n", "Test error %", "Test difference", "95% interval (test)"]
 """The columns that fit into 80 characters."""
-STYLES = {"reproduced": "green", "contradicted": "bold red", "inconclusive": "yellow"}
+STYLES = {"reproduced": "green", "suggestive": "cyan", "contradicted": "bold red", "inconclusive": "yellow"}
 FORMS = {"study": "\n[bold]{}[/]", "setting": "\n{}", "plain": "{}", "label": "[yellow]{}[/]"}
 FORMS |= {"note": "[yellow]note:[/] {}", "command": "  {}"}
 """By kind of text; other kinds are not for the terminal."""
@@ -60,7 +60,8 @@ def show_verdicts(findings: list[Finding], to: Console) -> None:
     for finding in findings:
         if style := STYLES.get(finding.verdict):
             claim = escape(finding.claim.statement)
-            table.add_row(f"[{style}]{finding.verdict}[/]", claim, escape(finding.headline))
+            alone = "" if finding.uncorrected == finding.verdict else f"\n[dim]uncorrected:\n{finding.uncorrected}[/]"
+            table.add_row(f"[{style}]{finding.verdict}[/]{alone}", claim, escape(finding.headline))
     if table.row_count:
         to.print(table, highlight=False)
     if untested := [finding.claim.id for finding in findings if finding.verdict == "untested"]:
