@@ -26,9 +26,9 @@ def plain(depth: int, key: str, value: object) -> Arm:
 # fmt: off
 CLAIMS: tuple[Claim, ...] = (
     # slug, claim, source, networks, metric, rule
-    Claim("best-rate-degradation", "Each at its best learning rate, plain-56 has a higher training error than plain-20",
+    Claim("best-rate-degradation", "At its best rate each, plain-56 has a higher training error than plain-20",
           HE_2015, (best(False, 56), best(False, 20)), TRAIN, HIGHER),
-    Claim("best-rate-shortcuts", "Each at its best learning rate, ResNet-56 has no higher training error than ResNet-20",
+    Claim("best-rate-shortcuts", "At its best rate each, ResNet-56 has no higher training error than ResNet-20",
           HE_2015, (best(True, 56), best(True, 20)), TRAIN, NO_HIGHER_THAN),
     Claim("dirac-growth", "With the identity added to its kernels, plain-56's gradients do not explode at the start",
           DIRACNETS, (plain(56, "model.init", "dirac"),), GROWTH, MeanWithin(1 - NEARLY_ONE, 1 + NEARLY_ONE)),
