@@ -15,6 +15,7 @@ NEARLY_ONE = 0.05  # of a growth a layer: a quarter of what a plain net's has ab
 
 HE_2015, HE_2016 = "He et al. 2015, Sec. 4.2", "He et al. 2016, arXiv 1603.05027, Table 1"
 DIRACNETS, LI = "DiracNets, arXiv 1706.00388", "Li et al. 2018, arXiv 1712.09913"
+LARS = "LARS: You et al. 2017, arXiv 1708.03888"
 best = partial(Arm, best_of="optimizer.lr")
 HIGHER, NO_HIGHER_THAN = Higher(NO_HIGHER), DifferencesWithin(high=NO_HIGHER)
 
@@ -37,6 +38,10 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("dirac-ends-degradation",
           "With the identity added to the kernels at the start, plain-56 has no higher training error than plain-20",
           DIRACNETS, (plain(56, "model.init", "dirac"), plain(20, "model.init", "dirac")), TRAIN, NO_HIGHER_THAN),
+    Claim("lars-helps", "Steps of the same length in every layer (LARS) lower plain-56's training error",
+          LARS, (plain(56, "optimizer.name", "sgd"), plain(56, "optimizer.name", "lars")), TRAIN, HIGHER),
+    Claim("lars-ends-degradation", "With LARS, plain-56 has no higher training error than plain-20",
+          LARS, (plain(56, "optimizer.name", "lars"), plain(20, "optimizer.name", "lars")), TRAIN, NO_HIGHER_THAN),
     Claim("warmup-helps", "A warm-up of 30 % of the steps lowers plain-56's training error",
           HE_2015, (plain(56, "schedule.peak", 0.01), plain(56, "schedule.peak", 0.3)), TRAIN, HIGHER),
     Claim("longer-warmup-helps", "A warm-up of 60 % of the steps lowers plain-56's training error further",
