@@ -13,7 +13,7 @@ from ablation.report.rules import Higher
 
 
 def runs(arm: Arm, claim: Claim, value: float) -> list[dict[str, Any]]:
-    """Five seeds of an arm with this value of the claim's metric; beside the best rate one that is best in training only."""
+    """Five seeds with this value of the claim's metric; beside the best rate one that is best in training only."""
     changes: dict[str, Any] = {f"config__{key.replace('.', '__')}": given for key, given in arm.keys}
     changes |= {"schedule": "onecycle", "shortcut": arm.shortcut or "A", "train_error": value}
     if claim.metric is GROWTH:
