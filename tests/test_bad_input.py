@@ -77,6 +77,7 @@ CASES = {
     "+optimizer.nesterov=maybe": ("optimizer.nesterov=maybe", "true or false"),
     "+optimizer.dampening=abc": ("optimizer.dampening=abc", "must be a number"),
     "shortcut.zeros=left": ("shortcut.zeros=left", "end, split"),
+    "shortcut=dropout shortcut.rate=2": ("shortcut=dropout", "between 0 and 1"),
     "optimizer._target_=os.system": ("optimizer._target_=os.system", "named in conf/optimizer"),
     # sweeps; the first job of each would be fine
     "-m model.depth=8,abc": ("model.depth=abc", "a whole number"),

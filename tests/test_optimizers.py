@@ -17,6 +17,7 @@ from ablation.config.schema import ROOT
 from ablation.errors import UserError
 from ablation.networks import shortcuts
 from ablation.networks.resnet import Network
+from ablation.training.lars import LARS
 from ablation.training.optimizers import build_optimizer, decayed, fast_arguments, l2_penalty, load_state
 
 CPU = torch.device("cpu")
@@ -91,6 +92,18 @@ def test_every_optimizer_reads_the_rate_from_the_tensor(name: str) -> None:
             one.step()
             assert any(not torch.equal(a, b) for a, b in zip(start, net.parameters(), strict=True))
         assert_same_weights(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_lars_steps_are_the_same_fraction_of_every_layers_weights() -> None:
+    net, rate = network(), torch.tensor(0.02)
+    optimizer = build_optimizer(lambda groups: LARS(groups, momentum=0.0), net, "all", rate)
+    backward(net)
+    gradients = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    optimizer.step()
+    for name, p in net.named_parameters():
+        length = 0.02 * before[name].norm() / gradients[name].norm() if p.ndim > 1 else 0.02
+        torch.testing.assert_close(p.detach(), before[name] - length * gradients[name], msg=name)
 
 
 def test_the_notebooks_l2_is_a_loss_term() -> None:

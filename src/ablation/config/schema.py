@@ -66,8 +66,8 @@ class Model:
     depth: int = value(20, DEPTH, at_most(10_000))  # layers with weights; the paper's deepest network has 1202
     residual: bool = True  # false: the plain net, which has no shortcuts; the group `shortcut` is then ignored
     width: int = value(16, POSITIVE, at_most(1024))  # channels of the first stage; the last has four times as many
-    init: str = value("he_fan_in", one_of("he_fan_in", "he_fan_out", "glorot"))
-    """Initial weights: normal (He 2015b), or uniform (Glorot)."""
+    init: str = value("he_fan_in", one_of("he_fan_in", "he_fan_out", "glorot", "dirac"))
+    """Initial weights: normal (He 2015b), uniform (Glorot), or normal with the identity added (DiracNets)."""
     batch_norm_momentum: float = value(0.1, Rule(lambda v: 0 < v <= 1, "must be above 0 and at most 1"))
     """Weight of the newest batch in the running statistics (Keras counts the other way round)."""
     batch_norm_eps: float = value(1e-5, POSITIVE)  # added to the variance

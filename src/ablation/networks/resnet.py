@@ -10,12 +10,13 @@ The names in the state dict are those of torchvision's ResNet (`conv1`, `bn1`, `
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablation.networks.shortcuts import Shortcut
 
-Init = Literal["he_fan_in", "he_fan_out", "glorot"]
+Init = Literal["he_fan_in", "he_fan_out", "glorot", "dirac"]
 
 
 def norm_relu(norm: nn.BatchNorm2d, x: Tensor, skip: Tensor | None = None) -> Tensor:
@@ -50,7 +51,7 @@ class Network(nn.Module):
 
     `init` draws convolution and linear weights from torch's global generator: "he_fan_in" is the paper's (He et al.
     2015b, arXiv 1502.01852, eq. 10), "he_fan_out" its equally good backward form (eq. 14), "glorot" Keras' default,
-    uniform. Biases are zero. Raises ValueError for a depth that is not 6n + 2.
+    uniform, "dirac" DiracNets' (`make_dirac`). Biases are zero. Raises ValueError for a depth that is not 6n + 2.
     """
 
     norm_relu = staticmethod(norm_relu)
@@ -97,9 +98,22 @@ def initialise(module: nn.Conv2d | nn.Linear, init: Init) -> None:
     if init == "glorot":
         nn.init.xavier_uniform_(module.weight)
     else:
-        nn.init.kaiming_normal_(module.weight, mode="fan_in" if init == "he_fan_in" else "fan_out")
+        nn.init.kaiming_normal_(module.weight, mode="fan_out" if init == "he_fan_out" else "fan_in")
+    if init == "dirac" and isinstance(module, nn.Conv2d) and module.in_channels == module.out_channels:
+        make_dirac(module.weight)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def make_dirac(kernel: Tensor) -> None:
+    """Replace a drawn kernel by the identity plus 0.1 times itself with every filter at length 1: almost a shortcut.
+
+    What DiracNets start with (Zagoruyko & Komodakis 2017, arXiv 1706.00388, Sec. 3: a = 1, b = 0.1), though a and b are
+    no parameters here. Layers that change the number of channels have no identity and keep He's draw.
+    """
+    drawn = F.normalize(kernel.flatten(1)).view_as(kernel)
+    nn.init.dirac_(kernel).add_(drawn, alpha=0.1)
 
 
 def layers_3x3(network: nn.Module) -> list[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:
