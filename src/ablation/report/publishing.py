@@ -15,6 +15,7 @@ from ablation.report.documents import markdown
 from ablation.report.evidence import read
 from ablation.report.filters import select
 from ablation.report.reporting import gather, illustrate, replace_file
+from ablation.runs.record import analysis
 from ablation.runs.record.files import read_json, write_json
 
 IMAGES = "docs/images/reference/{}.svg"
@@ -36,7 +37,8 @@ def publish(study: str, paths: Sequence[Path], filters: Sequence[str], root: Pat
     for run in folders:
         target = reference / study / run.name
         target.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run / "history.jsonl", target / "history.jsonl")
+        for name in ("history.jsonl", *(path.name for path in run.glob(analysis.FILE))):
+            shutil.copyfile(run / name, target / name)
         record = read_json(run / "record.json")
         record["config"]["results"] = record["config"]["data"]["root"] = None  # folders of the machine it ran on
         write_json(target / "record.json", record)
