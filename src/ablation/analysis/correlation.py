@@ -36,10 +36,7 @@ def gradient_correlation(network: Network, train: Images, test: Images, normaliz
 
 def input_gradients(network: Network, x: Tensor) -> Tensor:
     """(N, 3, H, W) -> (N, 3HW): the gradient of each image's first logit in its pixels, in evaluation mode."""
-    found = []
-    for part in x.split(32):  # since a deep net's backward pass takes memory
-        pixels = part.clone().requires_grad_()
-        with float32():
-            (gradient,) = torch.autograd.grad(network(pixels)[:, 0].sum(), pixels)
-        found.append(gradient.flatten(1))
-    return torch.cat(found).double()  # its squares may be below float32's smallest number
+    pixels = x.clone().requires_grad_()
+    with float32():
+        (gradients,) = torch.autograd.grad(network(pixels)[:, 0].sum(), pixels)
+    return gradients.flatten(1).double()  # whose squares may be below float32's smallest number
