@@ -26,7 +26,8 @@ def project(tmp_path: Path) -> Path:
     (root / "results/runs/unfinished/status.json").write_text('{"status": "running"}')
     for made in digits_quickstart():
         made["config"]["results"] = made["config"]["data"]["root"] = "/home/me"
-        write(root / "results/runs", made | {"layers": []}, points=0)
+        folder = write(root / "results/runs", made | {"layers": []}, points=0)
+    (folder / "analysis.json").write_text('{"correlation": {"images": 9, "noise": 0.1, "cosine": 0.3}}')
     return root
 
 
@@ -43,8 +44,9 @@ def test_finished_runs_are_copied_and_the_pages_renewed(project: Path) -> None:
     assert len(copies) == 4
     for copy in copies:
         original = project / "results/runs" / copy.name
-        assert {path.name for path in copy.iterdir()} == {"record.json", "history.jsonl"}
-        assert (copy / "history.jsonl").read_bytes() == (original / "history.jsonl").read_bytes()
+        for name in ("history.jsonl", *(path.name for path in original.glob("analysis.json"))):
+            assert (copy / name).read_bytes() == (original / name).read_bytes()
+        assert {path.name for path in copy.iterdir()} == {path.name for path in original.iterdir()} - {"status.json"}
         record = json.loads((original / "record.json").read_text())
         record["config"]["results"] = record["config"]["data"]["root"] = None
         assert json.loads((copy / "record.json").read_text()) == record

@@ -87,6 +87,13 @@ class Parser(argparse.ArgumentParser):
         raise UserError("arguments", " ".join(sys.argv[1:]), f"{message}; --help shows what is allowed")
 
 
+def whole(least: int, most: int, text: str) -> int:
+    """A whole number from `least` to `most`, for argparse."""
+    if not text.isdecimal() or len(text) > 9 or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}")
+    return int(text)
+
+
 def check_writable(key: str, path: Path) -> None:
     """Raise UserError, about `key`, unless a file or folder could be made at `path` or the one there be written.
 

@@ -76,7 +76,7 @@ def evaluate_and_show(options: argparse.Namespace) -> None:
         print(f"written: {output}")
 
 
-def from_run(folder: Path, overrides: list[str]) -> Trained:
+def from_run(folder: Path, overrides: list[str], with_weights: bool = True) -> Trained:
     """The result of the run in `folder`, or its newest checkpoint if it is not finished."""
     changes = {key: value for key, _, value in (text.partition("=") for text in overrides)}
     for key in changes:
@@ -88,6 +88,8 @@ def from_run(folder: Path, overrides: list[str]) -> Trained:
         record = read_record(folder / "record.json")
     except ValueError as error:
         raise UserError("path", folder, f"its record.json is damaged ({error}); train it again") from None
+    if not with_weights:
+        return Trained({}, compose.from_dict(record["config"], changes), record=record)
     if not (folder / "weights.pt").exists():
         raise UserError("path", folder, "has a record but no weights.pt: published records come without their weights")
     weights = read_weights(folder / "weights.pt")
@@ -110,15 +112,21 @@ def from_unfinished_run(folder: Path, changes: dict[str, str]) -> Trained:
     return Trained(state_dict(training.get("network"), folder), config, note)
 
 
+def splits_of(trained: Trained) -> data.Splits:
+    config = trained.config
+    splits = data.load(config.data.name, config.data_root, config.data.validation, config.data.split_seed)
+    if trained.record and splits.checksum != trained.record["data"]["checksum"]:
+        raise UserError("data.root", config.data_root, "its data is not what this run was trained on")
+    return splits
+
+
 def measure(trained: Trained, options: argparse.Namespace) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The confusion matrix on the test set, and the result as it is written to a JSON file."""
     config, path = trained.config, options.path
     device = devices.pick_device(config.trainer.device)
     precision = devices.pick_precision(config.trainer.precision, device)
     devices.set_deterministic(config.trainer.deterministic)
-    splits = data.load(config.data.name, config.data_root, config.data.validation, config.data.split_seed)
-    if trained.record and splits.checksum != trained.record["data"]["checksum"]:
-        raise UserError("data.root", config.data_root, "its data is not what this run was trained on")
+    splits = splits_of(trained)
     if options.mean:
         normalization = data.Normalization(*(torch.tensor(v).view(3, 1, 1) for v in (options.mean, options.std)))
     else:

@@ -17,10 +17,10 @@ import yaml
 
 from ablation.config.identity import defining
 from ablation.errors import printable
-from ablation.runs.record import history, record, status
+from ablation.runs.record import analysis, history, record, status
 from ablation.runs.record.record import leaves
 
-MARKERS = ("record.json", "status.json", "history.jsonl", "config.yaml")
+MARKERS = ("record.json", "status.json", "history.jsonl", "config.yaml", analysis.FILE)
 """A folder that holds one of these is a run's folder; the folders inside it are not searched."""
 MACHINE = ("environment.device_name", "environment.precision", "data.checksum")
 """Keys that keep runs apart and stand in no configuration."""
@@ -57,6 +57,8 @@ def read(paths: Sequence[Path]) -> Evidence:
         try:
             if path.exists():
                 rows.append(run_row(record.read(path), folder))
+                path = folder / analysis.FILE
+                rows[-1]["analyses"] = analysis.read(folder)
             else:
                 unfinished.append(unfinished_row(folder))
         except ValueError as error:
@@ -93,6 +95,7 @@ def run_row(made: dict[str, Any], folder: Path) -> dict[str, Any]:
     return row | {
         "folder": folder,
         "study": study_of(folder),
+        "analyses": {},
         "network": f"{'resnet' if keys['model.residual'] else 'plain'}{keys['model.depth']}",
         "cell_keys": keys,
         "cell": json.dumps(keys, sort_keys=True),

@@ -48,8 +48,11 @@ Drawn = tuple[str, Figure] | None
 
 def draw(setting: Setting, stem: str) -> list[Illustration]:
     """Every figure that the setting's records allow; their names begin with `stem`."""
+    from ablation.report.analyses import FIGURES  # here, and not above: they are drawn with what is below
+
     cells = [cell for cell in setting.cells if cell.standard]
     kinds = {"curves": curves, "depth": error_by_depth, "responses": responses, "gradients": gradients}
+    kinds |= FIGURES
     with mpl.rc_context(fname=STYLE):
         drawn = {kind: made for kind, make in kinds.items() if (made := make(setting, cells))}
         return [Illustration(kind, f"{stem}-{kind}", text, *saved(figure)) for kind, (text, figure) in drawn.items()]

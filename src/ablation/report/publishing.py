@@ -15,6 +15,7 @@ from ablation.report.documents import markdown
 from ablation.report.evidence import read
 from ablation.report.filters import select
 from ablation.report.reporting import gather, illustrate, replace_file
+from ablation.runs.record import analysis
 from ablation.runs.record.files import cannot_write, read_json, write_json
 
 IMAGES = "docs/images/reference/{}.svg"
@@ -37,7 +38,8 @@ def publish(study: str, paths: Sequence[Path], filters: Sequence[str], root: Pat
         target = reference / study / run.name
         try:
             target.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(run / "history.jsonl", target / "history.jsonl")
+            for name in ("history.jsonl", *(path.name for path in run.glob(analysis.FILE))):
+                shutil.copyfile(run / name, target / name)
         except OSError as error:  # no permission, or the runs are those that are published
             raise cannot_write(target, error) from None
         record = read_json(run / "record.json")
