@@ -61,8 +61,9 @@ RECIPE: dict[str, Any] = {
 """What a setting must have to be compared with the paper's numbers (Section 4.2). Keys that are not here are left open
 by the paper: scope of the weight decay, fan-in or fan-out, 45k or 50k images, precision, hardware."""
 NOTEBOOK_RECIPE: dict[str, Any] = {
-    "data": {"name": "cifar10", "normalization": "pixel_standardize", "batch_size": 64},
-    "optimizer": {"name": "nesterov"},
+    "data": {"name": "cifar10", "normalization": "pixel_standardize", "batch_size": 64, "remainder": "repeat"},
+    "model": {"padding": "end"},
+    "optimizer": {"name": "nesterov_keras"},
     "schedule": {"name": "plateau"},
     "augmentation": {"name": "shift_flip"},
     "selection": "best_test",

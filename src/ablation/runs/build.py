@@ -47,10 +47,8 @@ def build_training(
     optimizer = build_optimizer(factory, network, config.optimizer.get("weight_decay_scope", "all"), schedule.rate)
     augmentation = Augmentation(**without_name(config.augmentation))
     capture = cuda_graph if device.type == "cuda" and not config.trainer.deterministic else None
-    batch_size, seed = config.data.batch_size, config.seed
-    return Training(
-        network, optimizer, schedule, splits.train, normalization, augmentation, batch_size, seed, precision, capture
-    )
+    plan = (config.data.batch_size, config.seed, precision, config.data.remainder, capture)
+    return Training(network, optimizer, schedule, splits.train, normalization, augmentation, *plan)
 
 
 def without_name(group: Any) -> dict[str, Any]:
