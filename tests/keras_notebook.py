@@ -3,8 +3,8 @@
     python3.11 -m venv KERAS && KERAS/bin/pip install 'tensorflow-cpu==2.15.*' 'scipy<1.14'
     KERAS/bin/python tests/keras_notebook.py
 
-Twenty steps of ResNet-20 on images of 16x16, with a batch of 16, shifts, flips, L2 and two drops of the learning rate; the callbacks on
-many curves; the batches of some epochs. The test imports the steps' input from here.
+Twenty steps of ResNet-20 on images of 16x16, one with a batch of 16, with shifts, flips, L2 and two drops of the
+learning rate; the callbacks on many curves; the batches of some epochs. The test imports the steps' input from here.
 """
 
 import json
@@ -73,8 +73,8 @@ def train(keras: Any, dtype: str, batches: list[np.ndarray]) -> dict[str, Any]:
     scaled = (PIXELS / 255).astype(dtype)
     scaled = (scaled - scaled.mean(0)) / scaled.std(0)
     move = keras.preprocessing.image.ImageDataGenerator().apply_transform  # 2.15 moves columns by tx, rows by ty
-    moves = [{"tx": c, "ty": r, "flip_horizontal": f} for r, c, f in zip(ROWS, COLUMNS, FLIPS)]
-    moved = np.stack([move(image, how) for image, how in zip(scaled, moves)])
+    moves = [{"tx": c, "ty": r, "flip_horizontal": f} for r, c, f in zip(ROWS, COLUMNS, FLIPS, strict=True)]
+    moved = np.stack([move(image, how) for image, how in zip(scaled, moves, strict=True)])
     model, losses, rates = build(keras), [], []
     plateau = keras.callbacks.ReduceLROnPlateau("loss", 0.1**0.5, patience=1, min_delta=10)
     plateau.set_model(model)
@@ -111,7 +111,7 @@ def main() -> None:
     cases = [(losses, changes) for losses in LOSSES for changes in CHANGES]
     plateau = [replay(keras, keras.callbacks.ReduceLROnPlateau(**plan | changes), losses) for losses, changes in cases]
     stopping = [keras.callbacks.EarlyStopping("val_accuracy", patience=3, mode="max") for _ in ACCURACIES]
-    stops = [(len(replay(keras, one, c)), one.best_epoch) for one, c in zip(stopping, ACCURACIES)]
+    stops = [(len(replay(keras, one, c)), one.best_epoch) for one, c in zip(stopping, ACCURACIES, strict=True)]
 
     class Model(keras.Model):  # type: ignore[misc]
         def train_step(self, data: Any) -> dict[str, float]:

@@ -33,7 +33,7 @@ def training_of(count: int, *changes: str) -> Training:
     return build_training(config, splits, Normalization(mean / 255, std / 255), torch.device("cpu"), "float32")
 
 
-@pytest.mark.parametrize("dtype, rtol", [("float64", 1e-9), ("float32", 1e-6)])
+@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-9), ("float32", 1e-6)])
 def test_steps_are_those_of_keras(dtype: str, rtol: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """All twenty in float64, as float32's rounding grows a hundredfold a step; the first in float32 for the running
     variances, which Keras takes from another batch norm there: unbiased, as torch has them.

@@ -18,7 +18,7 @@ from ablation.errors import UserError
 SCHEMA = 1  # version of the configuration and of the files of a run; a folder of another version is left alone
 # Where the shortcuts are now and were when schema 1 began: an identity keeps the old name, so that no run is orphaned.
 NOW, THEN = "ablation.networks.shortcuts.", "ablation.shortcuts."
-# Keys that came after schema 1 began; at these values they are left out, so that the runs before them keep their identity.
+# Keys that came after schema 1 began: left out at these values, so that the runs before them keep their identity.
 LATER = {"model": {"padding": "both"}, "data": {"remainder": "drop"}}
 
 

@@ -69,7 +69,7 @@ class Model:
     """Weight of the newest batch in the running statistics (Keras counts the other way round)."""
     batch_norm_eps: float = value(1e-5, POSITIVE)
     padding: str = value("both", one_of("both", "end"))
-    """Where 3x3 convolutions of stride 2 pad an even side: one pixel at both ends, or at its end alone (Keras' `same`)."""
+    """Where 3x3 convolutions of stride 2 pad an even side: at both ends, or at its end alone (Keras' `same`)."""
 
 
 @dataclass
@@ -112,8 +112,8 @@ class Data:
     normalization: str = value("pixel_mean", one_of("pixel_mean", "pixel_standardize", "channel_standardize"))
     batch_size: int = value(128, Rule(lambda v: v >= 2, "must be at least 2: batch norm needs it"))
     remainder: str = value("drop", one_of("drop", "repeat"))
-    """The images that do not fill a batch: left out, or repeated to fill one more, which takes its turn among the others
-    while an epoch keeps its number of steps (what Keras does; the same gradient, if a batch is a multiple of them)."""
+    """The images that do not fill a batch: left out, or repeated to fill one more, while an epoch keeps its number of
+    steps and so misses one batch at random. It is Keras' smaller batch, with its gradient if that divides a full one."""
 
 
 @dataclass

@@ -26,7 +26,7 @@ def norm_relu(norm: nn.BatchNorm2d, x: Tensor, skip: Tensor | None = None) -> Te
 
 
 class EndPadded(nn.Conv2d):
-    """A 3x3 convolution of stride 2 with Keras' `same` padding: of an even side, one pixel of zeros at the end alone."""
+    """A 3x3 convolution of stride 2 with Keras' `same` padding: one pixel of zeros, at an even side's end alone."""
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]

@@ -12,10 +12,10 @@ from torch.optim.optimizer import ParamsT
 
 
 class KerasSGD(Optimizer):
-    """Nesterov SGD as Keras 2 has it: v = momentum v - lr g; w += momentum v - lr g, g being the gradient + weight_decay w.
+    """Nesterov SGD as in Keras 2.15: v = momentum v - lr g, w += momentum v - lr g, with g = gradient + weight_decay w.
 
-    The velocity holds lr g; that of torch's SGD holds g. So the two part after a change of the learning rate, for some
-    1 / (1 - momentum) steps, in which here the earlier gradients still move w at their old rate.
+    The velocity holds lr g, where that of torch's SGD holds g. They differ after a change of the learning rate, for
+    some 1 / (1 - momentum) steps: here the earlier gradients still move w at their old rate.
     """
 
     def __init__(self, params: ParamsT, lr: float, momentum: float, weight_decay: float = 0.0) -> None:
