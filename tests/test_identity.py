@@ -22,7 +22,7 @@ DIFFERENT = (
     *("model.depth=14", "model.width=8", "model.residual=false", "model.init=glorot", "shortcut.zeros=split"),
     *("optimizer.lr=0.2", "optimizer.weight_decay_scope=weights", "schedule.steps=13", "schedule.peak=0.5"),
     *("augmentation.flip=true", "data.validation=100", "data.normalization=channel_standardize"),
-    *("data.batch_size=64", "seed=1", "early_stopping=3"),
+    *("data.batch_size=64", "seed=1", "early_stopping=3", "model.padding=end", "data.remainder=repeat"),
 )
 
 

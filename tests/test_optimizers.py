@@ -1,4 +1,4 @@
-"""Weight decay's scopes, the rate that every optimizer reads, and the notebook's L2 term."""
+"""Weight decay's scopes, and the rate that every optimizer reads."""
 
 import inspect
 from collections.abc import Callable
@@ -104,25 +104,6 @@ def test_lars_steps_are_the_same_fraction_of_every_layers_weights() -> None:
     for name, p in net.named_parameters():
         length = 0.02 * before[name].norm() / gradients[name].norm() if p.ndim > 1 else 0.02
         torch.testing.assert_close(p.detach(), before[name] - length * gradients[name], msg=name)
-
-
-def test_the_notebooks_l2_is_a_loss_term() -> None:
-    """1e-4 sum(w^2) on convolution kernels in the loss, as Keras adds it, is torch's weight_decay of 2e-4 there."""
-    given = node("nesterov")
-    ours, theirs, rate = network(), network(), torch.tensor(0.1)
-    factory = targets.target("optimizer", given, given=1)
-    optimizer = build_optimizer(factory, ours, given["weight_decay_scope"], rate)
-    reference = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, nesterov=True, foreach=False)
-    for step in range(3):
-        kernels = [m.weight for m in theirs.modules() if isinstance(m, nn.Conv2d)]
-        term = 1e-4 * sum((w**2).sum() for w in kernels)
-        torch.testing.assert_close(l2_penalty(optimizer), term.detach(), rtol=1e-5, atol=0)
-        backward(ours, step)
-        backward(theirs, step)
-        term.backward()  # adds its gradient to the one of the loss
-        optimizer.step()
-        reference.step()
-        assert_same_weights(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
 def test_no_penalty_without_weight_decay() -> None:

@@ -71,6 +71,8 @@ class Model:
     batch_norm_momentum: float = value(0.1, Rule(lambda v: 0 < v <= 1, "must be above 0 and at most 1"))
     """Weight of the newest batch in the running statistics (Keras counts the other way round)."""
     batch_norm_eps: float = value(1e-5, POSITIVE)  # added to the variance
+    padding: str = value("both", one_of("both", "end"))
+    """Where 3x3 convolutions of stride 2 pad an even side: at both ends, or at its end alone (Keras' `same`)."""
 
 
 @dataclass
@@ -113,6 +115,9 @@ class Data:
     normalization: str = value("pixel_mean", one_of("pixel_mean", "pixel_standardize", "channel_standardize"))
     """What is subtracted, and divided by, from the training images."""
     batch_size: int = value(128, Rule(lambda v: v >= 2, "must be at least 2: batch norm needs it"))  # images a step
+    remainder: str = value("drop", one_of("drop", "repeat"))
+    """The images that do not fill a batch: left out, or repeated to fill one more, while an epoch keeps its number of
+    steps and so misses one batch at random. It is Keras' smaller batch, with its gradient if that divides a full one."""
 
 
 @dataclass

@@ -50,7 +50,8 @@ def build_training(
     augmentation = Augmentation(**without_name(config.augmentation))
     capture = cuda_graph if device.type == "cuda" else None
     images = splits.train, normalization, augmentation, config.data.batch_size
-    return Training(network, optimizer, schedule, *images, config.seed, precision, capture, config.trainer.strict)
+    strict, remainder = config.trainer.strict, config.data.remainder
+    return Training(network, optimizer, schedule, *images, config.seed, precision, remainder, capture, strict)
 
 
 def without_name(group: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 All that a step needs lives on the device, and the random numbers of an epoch are drawn before it, from (seed, epoch).
 So a step can be one CUDA graph, resuming needs no generator's state, and the result is the same when other runs train
-beside it. Batches have one size: the remainder of an epoch's permutation is dropped.
+beside it. Batches have one size: the remainder of an epoch's permutation is dropped, or repeated to fill a batch.
 """
 
 from collections import deque
@@ -49,6 +49,7 @@ class Training:
     batch_size: int
     seed: int
     precision: str
+    remainder: str  # "drop" or "repeat": what becomes of the images that do not fill a batch
     capture: Capture | None  # makes step and evaluation a CUDA graph; without it every operation is launched
     strict: bool = False  # a capture that fails ends the run
 
@@ -82,14 +83,27 @@ class Training:
         self.epoch_begun = epoch = self.step // self.steps_per_epoch
         seed = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0] >> 1
         generator = torch.Generator().manual_seed(int(seed))
-        count, (height, width) = len(self.order), self.images.shape[-2:]
-        self.fill(self.order, torch.randperm(len(self.labels), generator=generator)[:count])
-        for name, values in self.augmentation.draw(count, (height, width), generator).items():
+        order = torch.randperm(len(self.labels), generator=generator)
+        places = self.places(generator)  # of the order, (steps_per_epoch * batch_size,)
+        self.fill(self.order, order[places])
+        height, width = self.images.shape[-2:]
+        for name, values in self.augmentation.draw(int(places.max()) + 1, (height, width), generator).items():
             if name not in self.draws:  # a CUDA graph reads them where they were first
-                self.draws[name] = torch.empty_like(values, device=self.device)
-            self.fill(self.draws[name], values)
+                self.draws[name] = torch.empty(len(places), dtype=values.dtype, device=self.device)
+            self.fill(self.draws[name], values[places])
         if self.augmentation.policy is not None:
             self.images.copy_(self.augmentation.policy_epoch(self.train.images.to(self.device), generator))
+
+    def places(self, generator: torch.Generator) -> Tensor:
+        """Which images of the epoch's order fill its batches, one batch after the other: (order's length,)."""
+        places = torch.arange(len(self.order))
+        rest = len(self.labels) - len(places)
+        if self.remainder == "drop" or not rest:
+            return places
+        # Keras makes one batch more, a smaller one, and takes steps_per_epoch of them at random. Repeated, its images
+        # have the same mean loss, gradient and batch statistics, and the step needs no second size.
+        batches = torch.cat([places, len(places) + torch.arange(self.batch_size) % rest]).view(-1, self.batch_size)
+        return batches[torch.randperm(len(batches), generator=generator)[: self.steps_per_epoch]].flatten()
 
     def fill(self, target: Tensor, values: Tensor) -> None:
         """Copy to the device behind the steps already launched, without waiting for them (from pinned memory)."""
