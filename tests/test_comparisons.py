@@ -105,7 +105,7 @@ def test_only_numbers_have_an_axis(records: list[dict[str, Any]], numeric: str, 
 
 
 def test_each_network_is_compared_with_its_own_baseline_and_the_winner_is_the_one_on_validation() -> None:
-    errors = {0.1: ([8.0, 8.4, 8.6], 7.5), 0.01: ([9.0, 9.4, 8.5], 7.0)}
+    errors = {0.1: ([8.0, 8.4, 8.6], 7.5), 0.3: ([9.0, 9.4, 8.5], 7.0)}
     made = [
         record(depth, True, seed, config__optimizer=SGD | {"lr": rate}, test_error=test + depth, val_error=val + depth)
         for depth in (20, 56)
@@ -117,14 +117,14 @@ def test_each_network_is_compared_with_its_own_baseline_and_the_winner_is_the_on
     found = comparison_of(study_of(made))
     assert found is not None
     by_label = {found.label(cell): cell for cell in found.cells}
-    assert found.winner is by_label["ResNet-20, lr=0.01"]
+    assert found.winner is by_label["ResNet-20, lr=0.3"]
     assert verdict_on(found).startswith(
-        "Least validation error: ResNet-20, lr=0.01, 27.00 % (n = 3); its test error is 28.97 %"
+        "Least validation error: ResNet-20, lr=0.3, 27.00 % (n = 3); its test error is 28.97 %"
     )
-    reference = stats.ttest_ind(errors[0.01][0], errors[0.1][0], equal_var=False)
+    reference = stats.ttest_ind(errors[0.3][0], errors[0.1][0], equal_var=False)
     interval = reference.confidence_interval()
     for depth in (20, 56):
-        numbers = difference(found, by_label[f"ResNet-{depth}, lr=0.01"])
+        numbers = difference(found, by_label[f"ResNet-{depth}, lr=0.3"])
         expected = {"difference": 0.6333, "difference_low": interval.low, "difference_high": interval.high}
         expected |= {"p": reference.pvalue, "probability_of_improvement": 1 / 9}
         assert numbers == pytest.approx(expected, abs=1e-3)

@@ -13,7 +13,7 @@ from ablation.report.comparisons import Comparison, comparison_of, network
 from ablation.report.evidence import Evidence, now
 from ablation.report.rules import ENOUGH_SEEDS, MIN_SEEDS, VERDICTS, Verdict
 from ablation.report.studies import Cell, Keys, Setting, Study, studies, title_of
-from ablation.report.tables import comparison_table, main_table, recorded, verdict_on
+from ablation.report.tables import NONE, comparison_table, main_table, recorded, verdict_on
 
 ORIGIN = {"torch": "torch", "git_commit": "commit"}
 MOST_FIGURES = 4
@@ -213,12 +213,12 @@ class Content:
         if not self.sections:
             yield Text("plain", "There are no finished runs to report on. Start with one of")
             yield from (Text("command", line) for line in HOW_TO_START)
-        tested = [(study, finding) for study, finding in self.findings if finding.verdict != "untested"]
+        tested = [(f.claim.statement, study.name, f.verdict) for study, f in self.findings if f.verdict != "untested"]
         if tested:
-            rows = [(one.verdict, one.claim.statement, one.headline, study.name) for study, one in tested]
+            found = pd.DataFrame(tested, columns=["Claim", "Study", "Verdict"])
+            each = found.groupby(["Claim", "Study"], sort=False)["Verdict"].agg(lambda v: ", ".join(dict.fromkeys(v)))
             yield Text("chapter", "Verdicts")
-            frame = pd.DataFrame(rows, columns=["Verdict", "Claim", "Evidence", "Study"])
-            yield Table("verdicts", "Verdicts", frame)
+            yield Table("verdicts", "Verdicts", each.unstack(sort=False).fillna(NONE).reset_index())
         yield Text("chapter", "How to read this")
         yield from (Text("item", line) for line in HOW_TO_READ)
         for section in self.sections:
