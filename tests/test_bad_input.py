@@ -174,7 +174,7 @@ FILES = [
     ("sweep", SWEEP % b"params: {model.dept: 20}", "model.dept=", "did you mean depth?"),
     ("sweep", SWEEP % b"params: {model.depth: '20,21'}", "model.depth=21", "6n + 2"),
     ("sweep", SWEEP % b"params: {sweep: short}", "sweep=short", "cannot differ between the jobs"),
-    ("sweep", SWEEP % b"parms: {seed: 1}", "parms"),
+    ("sweep", SWEEP % b"parms: {seed: 1}", "hydra.sweeper.parms", "allowed: arms, params"),
     ("optimizer", SGD + b"fused: 3\n", "optimizer.fused=3", "true or false or null"),
     *(("optimizer", SGD.replace(b"torch.optim.SGD", target), "optimizer._target_=" + target.decode(), "cannot be used")
       for target in (b"5", b"torch.optim", b"torch.__version__", b"torch.optimm.SGD", b"my_optimzers.SGD")),
@@ -249,8 +249,11 @@ def test_trying_leaves_the_random_state_alone() -> None:
 
 
 def test_check_names_each_broken_file(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    used = (
+        conf / "config.yaml"
+    ).read_text() + "sweep: quickstart, data: digits, schedule: onecycle, augmentation: none"
     for path in conf.glob("*/*.yaml"):
-        if f"{path.parent.name}: {path.stem}" not in (conf / "config.yaml").read_text() and path.stem != "quickstart":
+        if f"{path.parent.name}: {path.stem}" not in used:
             path.unlink()
     assert compose.check_files() == 0
     for name in ("model/bad.yaml", "sweep/bad.yaml"):

@@ -127,7 +127,9 @@ def target(group: str, node: dict[str, Any], given: int) -> Callable[..., Any]:
     Raises UserError for a target that cannot be imported, or an argument that it does not take.
     """
     check_member(group, node)
-    if node.get("_source_") != (now := source_of(node["_target_"])):  # of a record, or of a job that waited in a queue
+    if node.get("_source_") != (
+        now := source_of(str(node["_target_"]))
+    ):  # of a record, or of a job that waited in a queue
         raise UserError(f"{group}._source_", node.get("_source_"), f"is another code now: {now}; train it anew")
     try:
         function = pkgutil.resolve_name(node["_target_"])
