@@ -45,8 +45,8 @@ class Interrupts:
     def __exit__(self, *_exception: object) -> None:
         Interrupts.current = self.outer
         for number, handler in self.old.items():
-            going = self.signal is not None and handler == signal.SIG_DFL  # a second one does not change how it ends
-            signal.signal(number, signal.SIG_IGN if going else handler)
+            ends = self.signal and handler == signal.SIG_DFL  # the process, as it does already: with its own status
+            signal.signal(number, signal.SIG_IGN if ends else handler)
         handler = self.old[self.signal] if self.signal else None
         if callable(handler) and handler is not signal.default_int_handler:
             handler(self.signal, None)

@@ -70,7 +70,7 @@ def check_overrides(arguments: Sequence[str], multirun: bool = True, job: bool =
         key = override.key_or_group
         if (top := key.replace("/", ".").partition(".")[0]) not in top_keys:
             raise UserError(key, text, no_such("key", top, text, top_keys).allowed)
-        if job and top in ("hydra", "sweep", "results"):
+        if (job and top in ("hydra", "sweep", "results")) or (key == "results" and override.is_sweep_override()):
             raise UserError(key, text, "cannot differ between the jobs of a sweep")
         if key.startswith(UNUSED):
             raise UserError(key, text, "is not used; the runs' folders are in results=FOLDER")
@@ -112,8 +112,6 @@ def mistake(override: Override, multirun: bool) -> str | None:
         return "cannot be removed"
     elif asked in (bool, bool | None) and isinstance(value, int | float) and value not in (0, 1):
         return f"must be {IN_WORDS[asked]}"
-    if override.is_sweep_override() and key == "results":
-        return "cannot differ between the jobs of a sweep"
     if override.is_sweep_override() and not multirun:
         return "several values make a sweep: put -m before them; a list is [1,2]"
     return None
@@ -174,9 +172,9 @@ def about_key(error: OmegaConfBaseException) -> UserError:
     key = str(error.full_key).partition("[")[0]  # schedule.milestones[0] is about schedule.milestones
     typed = [value for name, _, value in (argument.lstrip("+~").partition("=") for argument in sys.argv) if name == key]
     value = error.value if error.value is not None and key == error.full_key else (typed or [""])[-1]
-    if isinstance(error, ConfigAttributeError | ConfigKeyError) and key in ("sweep", "experiment"):
-        return UserError(key, value, "its file needs `# @package _global_` as the first line")
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        if key in ("sweep", "experiment"):
+            return UserError(key, value, "its file needs `# @package _global_` as the first line")
         allowed = no_such("key", key, value, [str(known) for known in error.parent_node or ()]).allowed
         hint = f"; +{key}= for another argument of its _target_" if key.partition(".")[0] in OPEN_GROUPS else ""
         return UserError(key, value, allowed + hint)

@@ -20,7 +20,7 @@ from ablation.config.command_line import CONF, check_overrides, check_sweep, tra
 from ablation.config.identity import SCHEMA, is_number
 from ablation.config.schema import OPEN_GROUPS, TRAINING_IMAGES, Config, Rule, one_of
 from ablation.config.targets import check_arguments, check_member, source_of
-from ablation.errors import UserError, first_line
+from ablation.errors import UserError, first_line, no_such
 
 OPTIMIZER_RULES = {  # of the keys that the members of the open group `optimizer` share; only `lr` must be there
     "lr": Rule(lambda v: is_number(v) and v > 0, "must be a positive number"),
@@ -46,7 +46,7 @@ def from_hydra(composed: DictConfig) -> Config:
     config = typed(OmegaConf.to_container(composed))
     check(config)
     for node in (config.shortcut, config.optimizer):
-        if source := source_of(node["_target_"]):
+        if source := source_of(str(node["_target_"])):
             node["_source_"] = source
     check_arguments(config)
     return config
@@ -136,6 +136,8 @@ def check_file(group: str, name: str) -> None:
     if group == "sweep":
         with initialize_config_dir(str(CONF), version_base="1.3"):
             sweeper = hydra.compose("config", [choice], return_hydra_config=True).hydra.sweeper
+        for key in set(sweeper) - {"_target_", "params", "arms"}:
+            raise no_such("key", f"hydra.sweeper.{key}", sweeper[key], ("params", "arms"))
         params, arms = check_sweep(sweeper.params, sweeper.arms)
         axes = [arms, *([[value] for value in axis(one)] for one in OverridesParser.create().parse_overrides(params))]
     for index in range(max(map(len, axes))):

@@ -50,7 +50,7 @@ def allowed_targets(group: str) -> set[str]:
 
 @functools.cache
 def source_of(target: str) -> str | None:
-    """The files of a user's own `_target_` and of the modules beside it that it imports, with a digest; None for OURS."""
+    """The files of a user's own `_target_`, and those beside it that it imports, with a digest; None for OURS."""
     top = target.partition(".")[0]
     spec = importlib.util.find_spec(top) if top.isidentifier() and top not in (*OURS, "__main__") else None
     if spec is None or not str(spec.origin).endswith(".py"):
@@ -127,6 +127,10 @@ def target(group: str, node: dict[str, Any], given: int) -> Callable[..., Any]:
     Raises UserError for a target that cannot be imported, or an argument that it does not take.
     """
     check_member(group, node)
+    if node.get("_source_") != (
+        now := source_of(str(node["_target_"]))
+    ):  # of a record, or of a job that waited in a queue
+        raise UserError(f"{group}._source_", node.get("_source_"), f"is another code now: {now}; train it anew")
     try:
         function = pkgutil.resolve_name(node["_target_"])
         parameters = list(inspect.signature(function).parameters.values())
