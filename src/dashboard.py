@@ -7,7 +7,6 @@ python src/dashboard.py show              print the workspace as JSON; needs nei
 
 import argparse
 import os
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +62,7 @@ def sync(folder: Path, options: argparse.Namespace) -> str:
         with tempfile.TemporaryDirectory() as directory:  # not results/wandb: leet would show the run twice
             upload = RunUpload(folder, tracker, Path(directory))
             upload.update(last=True)
-    except (Busy, Timeout) as error:
+    except (Busy, Timeout, ValueError) as error:  # ValueError: its record is damaged
         return f"{folder.name}: passed over: {error}"
     return f"{folder.name}: {upload.logged} of {len(upload.rows)} rows were new; {upload.run.url}"
 

@@ -55,12 +55,11 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 
 def owner(path: Path) -> str:
-    """Whose the nearest file or folder is, at or above `path`, that can be seen."""
     place = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
     try:
         return f"{place} belongs to {place.owner()}"
     except (OSError, KeyError, NotImplementedError):  # a user without a name, or Windows
-        return f"{place} belongs to user {place.stat().st_uid}"
+        return f"{place} belongs to somebody else"
 
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
@@ -69,18 +68,10 @@ def write_json(path: Path, value: Any, durable: bool = True) -> None:
     write_atomically(path, lambda file: file.write(text.encode()), durable)
 
 
-def read_json(path: Path) -> Any:
-    """The value in the file as `parse_json` gives it, or None if there is no such file or it is damaged."""
+def read_json(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
+    """The value in the file as a `printable_tree`, or None if there is no such file or it is damaged."""
     try:
-        return parse_json(read_text(path))
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def read_yaml(path: Path) -> Any:
-    """As `read_json`."""
-    try:
-        return made_printable(yaml.safe_load(read_text(path)))
+        return printable_tree(parse(read_text(path)))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
 
@@ -92,14 +83,10 @@ def read_text(path: Path, errors: str = "strict") -> str:
     return path.read_text("utf-8", errors)
 
 
-def parse_json(text: str) -> Any:
-    """The value, whose texts can be shown anywhere: this is where the files of a run come in. Raises as json.loads."""
-    return made_printable(json.loads(text))
-
-
-def made_printable(value: Any) -> Any:
+def printable_tree(value: Any) -> Any:
+    """`value` with texts that can be shown anywhere: whatever is read of a run's files, somebody may have written."""
     if isinstance(value, dict):
-        return {printable(key): made_printable(inner) for key, inner in value.items()}
+        return {printable(key): printable_tree(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [made_printable(inner) for inner in value]
+        return [printable_tree(inner) for inner in value]
     return printable(value) if isinstance(value, str) else value
