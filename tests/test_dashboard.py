@@ -120,7 +120,6 @@ def test_without_a_server_one_line_and_exit_status_2(
         (["sync", "--results", "/nowhere"], "results=/nowhere: has no runs"),
         (["sync", "a" * 300], "RUN=/"),
         (["sync", "--results", "a" * 300], "results=/"),
-        (["push", "--timeout", "nan"], "--timeout=nan: must be above 0"),
         (["sync", "nothing", "--results", "/nowhere"], "RUN=/nowhere/runs/nothing: is not the folder of a run"),
     ],
 )

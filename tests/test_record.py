@@ -82,7 +82,7 @@ def test_what_is_no_file_is_unreadable_and_no_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "record.json")
     os.mkfifo(tmp_path / "status.json")
     for path in (tmp_path / "record.json", tmp_path, tmp_path / "nothing"):
-        with pytest.raises(ValueError, match=r"cannot be read: (not a file|No such file)"):
+        with pytest.raises(ValueError, match="cannot be read: not a file"):
             record.read(path)
     assert status.read(tmp_path) is None
     (tmp_path / "odd").mkdir()

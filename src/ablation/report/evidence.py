@@ -38,11 +38,9 @@ class Evidence:
 
 def read(paths: Sequence[Path]) -> Evidence:
     """Everything below `paths`; one that does not exist holds nothing."""
-    rows, unfinished = [], []
+    rows, unfinished, unreadable = [], [], []
     closed: list[OSError] = []
-    folders = run_folders(paths, closed.append)
-    unreadable = [{"file": short(Path(e.filename)), "reason": f"cannot be read: {e.strerror}"} for e in closed]
-    for folder in folders:
+    for folder in run_folders(paths, closed.append):
         path = folder / "record.json"
         try:
             if path.exists():
@@ -51,6 +49,7 @@ def read(paths: Sequence[Path]) -> Evidence:
                 unfinished.append(unfinished_row(folder))
         except ValueError as error:
             unreadable.append({"file": short(path), "reason": str(error)})
+    unreadable += [{"file": short(Path(e.filename)), "reason": f"cannot be read: {e.strerror}"} for e in closed]
     runs, doubles = without_doubles(pd.DataFrame(rows, dtype=object))
     left = pd.DataFrame(unfinished, columns=["folder", "status", "progress", "last sign of life", "message"])
     return Evidence(runs, left, pd.DataFrame(unreadable, columns=["file", "reason"]), doubles)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -50,16 +49,10 @@ def remove_temporary(folder: Path) -> None:
 def cannot_write(path: Path, error: OSError) -> UserError:
     allowed = f"cannot be written: {error.strerror or error}; what was there is left as it was"
     if isinstance(error, PermissionError):
-        allowed += f". {owner(path)}: ask for the right to write, or name a folder of your own with results=FOLDER"
+        place = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
+        with suppress(OSError, KeyError, NotImplementedError):  # a user without a name, or Windows
+            allowed += f"; {place} belongs to {place.owner()}: name a folder of your own with results=FOLDER"
     return UserError("results", path, allowed)
-
-
-def owner(path: Path) -> str:
-    place = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
-    try:
-        return f"{place} belongs to {place.owner()}"
-    except (OSError, KeyError, NotImplementedError):  # a user without a name, or Windows
-        return f"{place} belongs to somebody else"
 
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
@@ -78,7 +71,7 @@ def read_json(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
 
 def read_text(path: Path, errors: str = "strict") -> str:
     """What is in the file. Raises OSError if there is no such file, ValueError if it holds no UTF-8."""
-    if not stat.S_ISREG(path.stat().st_mode):  # reading a FIFO would wait for ever
+    if not path.is_file():  # reading a FIFO would wait for ever
         raise OSError(0, "not a file")
     return path.read_text("utf-8", errors)
 
