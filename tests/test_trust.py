@@ -82,7 +82,7 @@ HOSTILE = {
     "half a character": "\ud800",
     "a formula": "=cmd|' /C calc'!A0",
     "LaTeX": r"\input{x}\write18{x}$\frac{$",
-    "Markdown": "[x](javascript:alert(1)) ![x][y] \\](javascript:x)\n\n[y]: javascript:x |",
+    "Markdown": "[x](javascript:alert(1)) [x](http://x.org) ![x][y] \\](javascript:x)\n\n[y]: javascript:x |",
     "a path": "../../x",
 }
 
