@@ -77,6 +77,7 @@ MISTAKES = {
     "nothing fits": ("digits", "model.depth=20 seed=7", "no run has it"),
     "half a record": ("digits", "", "not complete JSON"),
     "no history": ("digits", "", "has no history.jsonl"),
+    "its own runs": ("digits", "", "are the same file"),
     "one name twice": ("digits", "", "two runs have the same name"),
 }
 
@@ -91,6 +92,8 @@ def test_a_mistake_is_said_and_nothing_is_written(case: str, project: Path) -> N
         last.write_text(last.read_text()[:300])
     if case == "no history":
         (last.parent / "history.jsonl").unlink()
+    if case == "its own runs":
+        (runs.parent / "reference" / "digits").symlink_to(runs)
     if case == "one name twice":
         other = digits_quickstart()[0] | {"layers": []}
         name, other["environment"]["device_name"] = write(runs, other, points=0).name, "another CPU"

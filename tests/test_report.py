@@ -206,23 +206,6 @@ def test_figures_are_the_same_twice_and_drawn_again_only_where_records_change(
     assert drawn == ["runs-digits"] * 3
 
 
-def test_text_from_the_file_system_is_escaped(tmp_path: Path) -> None:
-    evil = "<script>alert(1)</script>|&$"
-    made = record(20, residual=True, environment__device_name=evil)
-    made["config"]["optimizer"]["name"] = evil
-    quick(tmp_path / "runs", [made])
-    failed = tmp_path / "runs" / "failed"
-    failed.mkdir()
-    (failed / "status.json").write_text(json.dumps({"status": "failed", "message": evil + "\ud800"}))
-    page = make_report([tmp_path / "runs"], tmp_path / "out").read_text()
-    assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(1)") > 2
-    document = (tmp_path / "out" / "report.md").read_text()
-    assert "<script" not in document
-    assert r"\|&$" in document
-    assert r"\&\$" in (tmp_path / "out" / "table.tex").read_text()
-
-
 def test_a_setting_title_in_brackets_does_not_vanish_in_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 from torch import Tensor, nn
 
 from ablation import data
@@ -28,7 +29,7 @@ from ablation.runs.build import build_network
 from ablation.runs.environment import environment
 from ablation.runs.finish import digest
 from ablation.runs.record import checkpoints
-from ablation.runs.record.files import read_yaml, write_atomically
+from ablation.runs.record.files import read_json, write_atomically
 from ablation.runs.record.record import read as read_record
 from ablation.training import devices
 from ablation.training.evaluation import Evaluator
@@ -102,7 +103,7 @@ def from_run(folder: Path, overrides: list[str], with_weights: bool = True) -> T
 
 
 def from_unfinished_run(folder: Path, changes: dict[str, str]) -> Trained:
-    if not isinstance(saved := read_yaml(folder / "config.yaml"), dict):
+    if not isinstance(saved := read_json(folder / "config.yaml", yaml.safe_load), dict):
         raise UserError("path", folder, "is no run's folder: it has neither record.json nor a whole config.yaml")
     config, state = compose.from_dict(saved, changes), checkpoints.load(folder, print)
     if state is None:

@@ -6,7 +6,7 @@ Notable: nothing is left out silently. torch is never imported.
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,9 +49,9 @@ class Failed(NamedTuple):
 
 def read(paths: Sequence[Path]) -> Evidence:
     """Everything below `paths`; one that does not exist holds nothing."""
-    rows, unfinished = [], []
-    unreadable: list[dict[str, str]] = []
-    folders = run_folders(paths, unreadable)
+    rows, unfinished, unreadable = [], [], []
+    closed: list[OSError] = []
+    folders = run_folders(paths, closed.append)
     for folder in folders:
         path = folder / "record.json"
         try:
@@ -63,22 +63,19 @@ def read(paths: Sequence[Path]) -> Evidence:
                 unfinished.append(unfinished_row(folder))
         except ValueError as error:
             unreadable.append({"file": short(path), "reason": str(error)})
+    unreadable += [{"file": short(Path(e.filename)), "reason": f"cannot be read: {e.strerror}"} for e in closed]
     runs, doubles = without_doubles(pd.DataFrame(rows, dtype=object))
     left = pd.DataFrame(unfinished, columns=["folder", "status", "progress", "last sign of life", "message"])
     failed = tuple(filter(None, map(failed_run, folders)))
     return Evidence(runs, left, pd.DataFrame(unreadable, columns=["file", "reason"]), doubles, failed)
 
 
-def run_folders(paths: Sequence[Path], unreadable: list[dict[str, str]]) -> list[Path]:
-    """The run folders at or below `paths`, each once, in the order of their names; and what could not be looked at."""
-
-    def note(error: OSError) -> None:
-        unreadable.append({"file": short(Path(error.filename)), "reason": f"cannot be read: {error.strerror}"})
-
+def run_folders(paths: Sequence[Path], onerror: Callable[[OSError], None] | None = None) -> list[Path]:
+    """The run folders at or below `paths`, each once, in the order of their names."""
     found: set[Path] = set()
     for path in (path for path in paths if os.path.exists(path)):
         start = path.resolve() if path.is_dir() else path.resolve().parent
-        for folder, children, files in os.walk(start, onerror=note):
+        for folder, children, files in os.walk(start, onerror=onerror):
             if any(marker in files or marker in children for marker in MARKERS):
                 found.add(Path(folder))
                 children.clear()
@@ -180,7 +177,7 @@ def short(path: Path) -> str:
 
 def changes(paths: Sequence[Path]) -> Iterator[tuple[str, int, int]]:
     """Path, time and size of every file that the report reads; two equal lists mean that nothing has changed."""
-    for path in (folder / name for folder in run_folders(paths, []) for name in MARKERS):
+    for path in (folder / name for folder in run_folders(paths) for name in MARKERS):
         if path.is_file():
             yield str(path), path.stat().st_mtime_ns, path.stat().st_size
 

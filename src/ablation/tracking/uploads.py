@@ -18,13 +18,14 @@ from typing import Any
 
 import requests
 import wandb
+import yaml
 from filelock import FileLock
 
 from ablation.config import compose
 from ablation.config.schema import Config, Tracker
 from ablation.errors import UserError
 from ablation.runs.record import history, record, status
-from ablation.runs.record.files import read_yaml
+from ablation.runs.record.files import read_json
 from ablation.runs.record.status import EXIT_STATUS
 
 
@@ -56,11 +57,10 @@ class RunUpload:
         self.status = status.read(self.folder) or self.status  # read first: then the history is complete
         self.rows, _ = history.read(self.folder / "history.jsonl")
         for row in self.rows:
-            values = {key: value for key, value in row.items() if value is not None}
             # panels choose keys, not runs, so the errors are logged under the kind of network too
             twice = {"train_error": row.get("running_train_error"), "test_error": row.get("test_error")}
-            values |= {f"{self.kind}/{key}": value for key, value in twice.items() if value is not None}
-            self.log(values, row["step"])
+            values = row | {f"{self.kind}/{key}": value for key, value in twice.items()}
+            self.log({key: value for key, value in values.items() if value is not None}, row["step"])
         if closed := last or self.status["status"] != "running":
             self.close()
         return closed
@@ -180,7 +180,7 @@ def finish(run: Any, exit_code: int) -> None:
 
 def read_run(folder: Path) -> tuple[Config, dict[str, Any]]:
     """A run's configuration and status. Raises UserError if they cannot be read or do not fit the schema."""
-    config, found = read_yaml(folder / "config.yaml"), status.read(folder)
+    config, found = read_json(folder / "config.yaml", yaml.safe_load), status.read(folder)
     if not (isinstance(config, dict) and found and found["id"] and found["status"]):
         raise UserError("RUN", folder, "is not the folder of a run: no readable config.yaml or status.json")
     return compose.from_dict(config), found

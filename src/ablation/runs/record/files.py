@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -50,17 +49,10 @@ def remove_temporary(folder: Path) -> None:
 def cannot_write(path: Path, error: OSError) -> UserError:
     allowed = f"cannot be written: {error.strerror or error}; what was there is left as it was"
     if isinstance(error, PermissionError):
-        allowed += f". {owner(path)}: ask for the right to write, or name a folder of your own with results=FOLDER"
+        place = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
+        with suppress(OSError, KeyError, NotImplementedError):  # a user without a name, or Windows
+            allowed += f"; {place} belongs to {place.owner()}: name a folder of your own with results=FOLDER"
     return UserError("results", path, allowed)
-
-
-def owner(path: Path) -> str:
-    """Whose the nearest file or folder is, at or above `path`, that can be seen."""
-    place = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
-    try:
-        return f"{place} belongs to {place.owner()}"
-    except (OSError, KeyError, NotImplementedError):  # a user without a name, or Windows
-        return f"{place} belongs to user {place.stat().st_uid}"
 
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
@@ -69,37 +61,25 @@ def write_json(path: Path, value: Any, durable: bool = True) -> None:
     write_atomically(path, lambda file: file.write(text.encode()), durable)
 
 
-def read_json(path: Path) -> Any:
-    """The value in the file as `parse_json` gives it, or None if there is no such file or it is damaged."""
+def read_json(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
+    """The value in the file as a `printable_tree`, or None if there is no such file or it is damaged."""
     try:
-        return parse_json(read_text(path))
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def read_yaml(path: Path) -> Any:
-    """As `read_json`."""
-    try:
-        return made_printable(yaml.safe_load(read_text(path)))
+        return printable_tree(parse(read_text(path)))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
     """What is in the file. Raises OSError if there is no such file, ValueError if it holds no UTF-8."""
-    if not stat.S_ISREG(path.stat().st_mode):  # reading a FIFO would wait for ever
+    if not path.is_file():  # reading a FIFO would wait for ever
         raise OSError(0, "not a file")
     return path.read_text("utf-8", errors)
 
 
-def parse_json(text: str) -> Any:
-    """The value, whose texts can be shown anywhere: this is where the files of a run come in. Raises as json.loads."""
-    return made_printable(json.loads(text))
-
-
-def made_printable(value: Any) -> Any:
+def printable_tree(value: Any) -> Any:
+    """`value` with texts that can be shown anywhere: whatever is read of a run's files, somebody may have written."""
     if isinstance(value, dict):
-        return {printable(key): made_printable(inner) for key, inner in value.items()}
+        return {printable(key): printable_tree(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [made_printable(inner) for inner in value]
+        return [printable_tree(inner) for inner in value]
     return printable(value) if isinstance(value, str) else value

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ablation.runs.record.files import cannot_write, parse_json, read_text, write_atomically
+from ablation.runs.record.files import cannot_write, printable_tree, read_text, write_atomically
 from ablation.runs.record.record import fits, is_number
 
 Row = dict[str, Any]
@@ -39,7 +39,7 @@ def read(path: Path) -> tuple[list[Row], int]:
         text = ""
     for line in filter(str.strip, text.splitlines()):
         try:
-            row = parse_json(line)
+            row = printable_tree(json.loads(line))
         except (ValueError, RecursionError):
             row = None
         if is_row(row):

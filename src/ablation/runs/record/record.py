@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from ablation.config.identity import SCHEMA, current_target
 from ablation.config.schema import Config
-from ablation.runs.record.files import parse_json, read_text
+from ablation.runs.record.files import printable_tree, read_text
 
 LARGEST = 3.5e38  # no float32 number is larger
 Number, Text = float | None, str | None
@@ -60,7 +60,7 @@ TYPES = types()
 def read(path: Path) -> dict[str, Any]:
     """The record, nested, under today's names. Raises ValueError, with the reason in words, if it cannot be used."""
     try:
-        return checked(parse_json(read_text(path)))
+        return checked(printable_tree(json.loads(read_text(path))))
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     except RecursionError:
