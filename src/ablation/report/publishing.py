@@ -37,11 +37,12 @@ def publish(study: str, paths: Sequence[Path], filters: Sequence[str], root: Pat
     for run in folders:
         target = reference / study / run.name
         target.mkdir(parents=True, exist_ok=True)
-        for name in ("history.jsonl", *(path.name for path in run.glob(analysis.FILE))):
-            shutil.copyfile(run / name, target / name)
+        shutil.copyfile(run / "history.jsonl", target / "history.jsonl")
         record = read_json(run / "record.json")
         record["config"]["results"] = record["config"]["data"]["root"] = None  # folders of the machine it ran on
         write_json(target / "record.json", record)
+        for path in run.glob(analysis.FILE):
+            shutil.copyfile(path, target / path.name)
     renew_pages(root)
     return f"{len(folders)} finished runs copied to {reference / study}; README.md and results/README.md renewed"
 
