@@ -78,7 +78,7 @@ def evaluate_and_show(options: argparse.Namespace) -> None:
 
 
 def from_run(folder: Path, overrides: list[str], with_weights: bool = True) -> Trained:
-    """The result of the run in `folder`, or its newest checkpoint if it is not finished."""
+    """The result of the run in `folder`, or its newest checkpoint; without weights, a finished run's record alone."""
     changes = {key: value for key, _, value in (text.partition("=") for text in overrides)}
     for key in changes:
         if key not in RUN_KEYS:

@@ -92,10 +92,10 @@ def run_row(made: dict[str, Any], folder: Path) -> dict[str, Any]:
     return row | {
         "folder": folder,
         "study": study_of(folder),
-        "analyses": {},
         "network": f"{'resnet' if keys['model.residual'] else 'plain'}{keys['model.depth']}",
         "cell_keys": keys,
         "cell": json.dumps(keys, sort_keys=True),
+        "analyses": {},  # those of analysis.json, by name
     }
 
 
