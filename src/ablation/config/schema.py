@@ -117,7 +117,7 @@ class Data:
     batch_size: int = value(128, Rule(lambda v: v >= 2, "must be at least 2: batch norm needs it"))  # images a step
     remainder: str = value("drop", one_of("drop", "repeat"))
     """The images that do not fill a batch: left out, or repeated to fill one more, while an epoch keeps its number of
-    steps and so misses one batch at random. It is Keras' smaller batch, with its gradient if that divides a full one."""
+    steps and so misses one batch at random. Keras' smaller batch has the same gradient if it divides a full one."""
 
 
 @dataclass
