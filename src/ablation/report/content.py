@@ -172,10 +172,8 @@ def comparison_blocks(comparison: Comparison) -> Iterator[Block]:
     keys = ", ".join(comparison.keys)
     same = [] if comparison.networks else [network(comparison.cells[0])]
     yield Text("setting", f"Compared: {keys}")
-    yield Text(
-        "plain",
-        f"The same for all: {' · '.join([*same, title_of(comparison.held_still | {'data.name': comparison.study.data})])}.",
-    )
+    recipe = title_of(comparison.held_still | {"data.name": comparison.study.data})
+    yield Text("plain", f"The same for all: {' · '.join([*same, recipe])}.")
     if comparison.off_default:
         wanted, baseline = ", ".join(comparison.off_default), comparison.label(comparison.baseline)
         yield Text("note", f"No runs with {wanted}: the baseline is {baseline}; --baseline KEY=VALUE names another.")
