@@ -26,18 +26,18 @@ HOW_TO_READ = (
     "Errors are in percent and of the final iterate, unless a column says that it was selected on the test set. "
     "Training error is measured in evaluation mode on the clean training set. The running training error, measured in "
     "training mode on augmented images, is shown beside it; no claim is tested on it.",
-    "± is the standard deviation over seeds, the interval a 95 % t interval: Student's of a mean, Welch's of a difference. "
-    "d is a difference in units of that deviation. Beside a test error's ± stands what the sampling of the test set alone "
-    "gives, sqrt(p (1 - p) / N): where the two are alike, the seeds tell no more apart.",
-    "A difference needs Welch's test and the permutation test. The permutation test is exact where both sides are spread "
-    "alike; Welch's allows for unequal spreads, and takes the values to be near normal. A difference also has a minimum, "
-    "a quarter of the published one.",
-    f"A verdict needs {MIN_SEEDS} seeds a side. Reproduced and contradicted hold after Holm's correction for all claims "
-    f"that are tested in the study, with {ENOUGH_SEEDS} seeds a side at least; what is reproduced only without them is "
-    "suggestive. Decide how many seeds to run before you look: looking after each raises the chance of a false verdict.",
+    "± is the standard deviation over seeds, the interval a 95 % t interval: Student's of a mean, Welch's of a "
+    "difference; d is a difference in units of that deviation. Beside a test error's ± stands what the test set's own "
+    "sampling gives, sqrt(p (1 - p) / N): where both are alike, the seeds differ by little else.",
+    "A difference needs Welch's test and the permutation test. The permutation test is exact where both sides have the "
+    "same spread; Welch's allows for unequal ones, and takes the values to be near normal. A difference also needs a "
+    "minimum, a quarter of the published one.",
+    f"A verdict needs {MIN_SEEDS} seeds a side. Reproduced and contradicted hold after Holm's correction for all the "
+    f"claims that are tested in the study, with at least {ENOUGH_SEEDS} seeds a side; what is reproduced only without "
+    "both is suggestive. Decide how many seeds to run before you look: a look after each adds false verdicts.",
     "Runs that failed or diverged stand beside their network's n; a claim that a net converges is about every run.",
-    "These rules were changed on 2026-11-24, after the records of the reference studies were seen and before any run with "
-    "the paper's recipe: the intervals were bootstrapped, there was no correction, and the margins were wider. "
+    "These rules were changed on 2026-11-24, after the records of the reference studies were seen and before any run "
+    "by the paper's recipe. Before, intervals were bootstrapped, margins were wider, and nothing was corrected; "
     "docs/log.md lists every verdict that changed.",
     "Only seeds are averaged: runs equal in their whole config, hardware, precision and data. Seeds that ran at "
     "different commits are averaged, with a note. Studies are never mixed.",

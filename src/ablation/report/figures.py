@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ablation.report.content import Illustration
 from ablation.report.evidence import read_history
-from ablation.report.paper import WARMUP_DEPTH
+from ablation.report.paper import GRADIENT_GROWTH, WARMUP_DEPTH
 from ablation.report.statistics import Values, mean_interval
 from ablation.report.studies import Cell, Setting
 from ablation.report.tables import quoted_for
@@ -182,7 +182,7 @@ def error_by_depth(setting: Setting, cells: list[Cell]) -> Drawn:
     legend_below(figure, handles, most=4)
     caption = (
         f"Error against depth on {setting.keys['data.name']}, final iterate, training error in evaluation mode on "
-        f"clean images: means with 95 % bootstrap intervals, dots are seeds; {seeds_text(cells)}."
+        f"clean images: means with 95 % t intervals, dots are seeds; {seeds_text(cells)}."
     )
     return caption + (" Hollow: the paper's numbers (Table 6; plain nets read off Figure 6)." if quoted else ""), figure
 
@@ -233,7 +233,19 @@ def gradients(setting: Setting, cells: list[Cell]) -> Drawn:
         draw_layers(axis, positive, title=title, xlabel="layer", yscale="log")
     figure.axes[0].set_ylabel("gradient norm")
     caption = f"Norm of the loss' gradient in each 3x3 convolution on one fixed batch of {setting.keys['data.name']}."
-    return f"{caption} {layer_caption(figure, by_time[0][1])}", figure
+    caption = f"{caption} {layer_caption(figure, by_time[0][1])}"
+    plain = [(cell, values) for cell, values in by_time[0][1] if not cell.residual and by_time[0][0] == times[0][0]]
+    if not plain:
+        return caption, figure
+    # The theory's slope, beside the first stage of the deepest plain net; it ends where the second stage begins.
+    deepest, values = max(plain, key=lambda pair: pair[0].depth)
+    stage = np.arange(1, (deepest.depth - 2) // 3 + 2)
+    line = 2 * values[0] * GRADIENT_GROWTH.value ** (1.0 - stage)
+    figure.axes[0].plot(stage, line, color="black", linestyle=":", linewidth=1.2)
+    text = f"theory: {GRADIENT_GROWTH.value:.2f} a layer"
+    figure.axes[0].annotate(text, (stage[-1] / 2, line[len(line) // 2]), (4, 4), textcoords="offset points", fontsize=8)
+    dotted = f"Dotted: the growth that batch norm causes in a wide plain net at its start ({GRADIENT_GROWTH.source})."
+    return f"{caption} {dotted}", figure
 
 
 def layer_means(cells: list[Cell], key: str) -> list[tuple[Cell, Values]]:

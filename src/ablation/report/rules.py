@@ -143,8 +143,8 @@ class DifferencesWithin(Within):
     def judge(self, samples: Samples, metric: Metric) -> Judgement:
         found = [compare(samples, metric, *pair) for pair in combinations(samples, 2)]
         p, p_contradicted = zip(*(self.p_values(estimate) for estimate, _, _ in found), strict=True)
-        numbers = found[0][2] if len(found) == 1 else {}
-        numbers |= {"pairs": [pair for _, _, pair in found], "margin": self.high}
+        only = found[0][2] if len(found) == 1 else {}
+        numbers = only | {"pairs": [pair for _, _, pair in found], "margin": self.high}
         # All pairs have to lie within; one of them outside contradicts, corrected for their number.
         return Judgement(
             "; ".join(text for _, text, _ in found), numbers, max(p), min(1.0, min(p_contradicted) * len(found))
