@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ablation.report.comparisons import Comparison
 from ablation.report.content import Illustration
@@ -159,9 +160,9 @@ def draw_curves(panels: dict[str, list[tuple[Cell, str, dict[str, Any]]]], name:
         axis.set_xlim(-0.02 * steps, 1.03 * steps)  # the markers at the ends stay whole
         if ten_thousands:
             axis.xaxis.set_major_formatter(lambda step, _: f"{step / 1e4:g}")
-    if lowest > 0:
-        axes[0].set(yscale="log", ylim=(0.8 * lowest, 1.2 * highest))
-        axes[0].yaxis.set_major_formatter(lambda error, _: f"{error:g}")
+    if highest > 10 * lowest > 0:
+        axes[0].set_ylim(0.8 * lowest, 1.2 * highest)
+        log_axis(axes[0])
     else:
         axes[0].set_ylim(-0.03 * highest, 1.03 * highest + 1e-9)
     axes[0].set_ylabel("error (%)")
@@ -174,6 +175,14 @@ def draw_curves(panels: dict[str, list[tuple[Cell, str, dict[str, Any]]]], name:
         f"seeds; {seeds_text([cell for _, cell, *_ in found])}."
     )
     return caption + (f" {unreadable} unreadable history rows are left out." if unreadable else ""), figure
+
+
+def log_axis(axis: Axes) -> None:
+    """A logarithmic y axis with plain numbers."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def draw_band(axis: Axes, band: pd.DataFrame, label: str, **style: Any) -> None:
@@ -249,7 +258,7 @@ def draw_depths(axis: Axes, found: list[tuple[Cell, Values]], style: dict[str, A
         if bounds := mean_interval(values):
             reach = [[mean - bounds[0]], [bounds[1] - mean]]
             axis.errorbar([place], [mean], yerr=reach, fmt="none", ecolor=shade, capsize=3, linewidth=1.2)
-            dots: dict[str, Any] = {"markeredgewidth": 0, "alpha": 0.6, "clip_on": False}
+            dots: dict[str, Any] = {"markeredgewidth": 0, "alpha": 0.6}
             axis.plot(np.full(len(values), aside), values, ".", color=shade, markersize=5, **dots)
         if mean > limit:
             where: dict[str, Any] = {"xytext": (-4, -12), "textcoords": "offset points", "ha": "right"}

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ablation.report.figures import Drawn, legend_below, look, seeds_text
+from ablation.report.figures import Drawn, legend_below, log_axis, look, seeds_text
 from ablation.report.paper import GRADIENT_GROWTH
 from ablation.report.statistics import Values
 from ablation.report.studies import Cell, Setting
@@ -30,7 +30,7 @@ def responses(setting: Setting, cells: list[Cell]) -> Drawn:
     draw_layers(second, by_size, title="sorted", xlabel="layers, the largest first")
     highest, lowest = (choose(choose(values) for _, values in found) for choose in (max, min))
     if highest > 5 * lowest > 0:
-        first.set_yscale("log")
+        log_axis(first)
     else:
         first.set_ylim(0, 1.1 * highest)
     caption = (

@@ -1,7 +1,7 @@
 // Draws each figure's curves again, beside the printed ones: hover for a value, switch series and the error axis.
 "use strict";
 
-const WIDTH = 640, HEIGHT = 330, LEFT = 52, RIGHT = 14, TOP = 12, BOTTOM = 40;
+const HEIGHT = 330, LEFT = 52, RIGHT = 14, TOP = 12, BOTTOM = 40;
 
 function add(parent, tag, attributes = {}, text = "") {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -47,7 +47,11 @@ function runs(points, log) {
 
 function chart(figure, series) {
   const box = figure.appendChild(document.createElement("div"));
-  const buttons = box.appendChild(document.createElement("div")), svg = add(box, "svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}` });
+  box.className = "chart";
+  figure.classList.add("interactive");
+  const width = Math.max(320, box.clientWidth);
+  const buttons = box.appendChild(document.createElement("div"));
+  const svg = add(box, "svg", { viewBox: `0 0 ${width} ${HEIGHT}` });
   const said = box.appendChild(document.createElement("output")), off = new Set();
   let log = false, drawn = [];
 
@@ -62,16 +66,16 @@ function chart(figure, series) {
     const lowest = points.reduce((least, point) => Math.min(least, point[1]), Infinity);
     const marks = log ? decades(lowest, largest(1)) : ticks(largest(1)), steps = largest(0);
     const bottom = log ? Math.log10(marks[0]) : 0, top = log ? Math.log10(marks.at(-1)) : largest(1) * 1.03;
-    const x = step => LEFT + step / steps * (WIDTH - LEFT - RIGHT);
+    const x = step => LEFT + step / steps * (width - LEFT - RIGHT);
     const y = error => HEIGHT - BOTTOM - ((log ? Math.log10(error) : error) - bottom) / (top - bottom || 1) * (HEIGHT - BOTTOM - TOP);
     for (const mark of marks) {
-      add(svg, "line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(mark), y2: y(mark), class: "grid" });
+      add(svg, "line", { x1: LEFT, x2: width - RIGHT, y1: y(mark), y2: y(mark), class: "grid" });
       add(svg, "text", { x: LEFT - 6, y: y(mark) + 4, "text-anchor": "end" }, mark);
     }
     for (const mark of ticks(steps)) {
       add(svg, "text", { x: x(mark), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, mark.toLocaleString("en"));
     }
-    add(svg, "text", { x: (LEFT + WIDTH) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, "step");
+    add(svg, "text", { x: (LEFT + width) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, "step");
     add(svg, "text", { transform: `translate(12 ${HEIGHT / 2}) rotate(-90)`, "text-anchor": "middle" }, "error (%)");
     for (const one of shown) {
       const lines = runs(one.points, log).map(part => add(svg, "polyline", {
@@ -102,14 +106,15 @@ function chart(figure, series) {
     off[pressed ? "delete" : "add"](name);
     draw();
   };
-  box.className = "chart";
-  figure.classList.add("interactive");
   for (const network of new Set(series.map(one => one.network))) {
     const color = series.find(one => one.network === network).color;
     button(buttons, network, true, redraw(network)).style.setProperty("--shade", color);
   }
   for (const what of new Set(series.map(one => one.what))) button(buttons, what, true, redraw(what));
-  button(buttons, "log axis", false, pressed => { log = pressed; draw(); });
+  button(buttons, "log axis", false, pressed => {
+    log = pressed;
+    draw();
+  }).className = "axis";
   svg.addEventListener("pointermove", point);
   draw();
 }
