@@ -53,25 +53,25 @@ def draw(setting: Setting, stem: str) -> list[Illustration]:
 
     cells = [cell for cell in setting.cells if cell.standard]
     kinds = {"curves": curves, "depth": error_by_depth, "responses": responses, "gradients": gradients} | FIGURES
-    with mpl.rc_context(fname=STYLE):
-        drawn = {kind: made for kind, make in kinds.items() if (made := make(setting, cells))}
-        return [illustration(kind, stem, made) for kind, made in drawn.items()]
+    return illustrations(kinds, stem, setting, cells)
 
 
 def draw_comparison(comparison: Comparison, stem: str) -> list[Illustration]:
     """The figures of what a study compares; their names begin with `stem`."""
     from ablation.report.comparison_figures import error_by_value, overlaid
 
-    kinds = {"curves": overlaid, "values": error_by_value}
+    return illustrations({"curves": overlaid, "values": error_by_value}, stem, comparison)
+
+
+def illustrations(kinds: dict[str, Callable[..., Drawn]], stem: str, *subject: Any) -> list[Illustration]:
+    found = []
     with mpl.rc_context(fname=STYLE):
-        drawn = {kind: made for kind, make in kinds.items() if (made := make(comparison))}
-        return [illustration(kind, stem, made) for kind, made in drawn.items()]
-
-
-def illustration(kind: str, stem: str, made: tuple[str, Figure]) -> Illustration:
-    caption, figure = made
-    chart = {"series": list(series_of(figure))} if kind == "curves" else {}
-    return Illustration(kind, f"{stem}-{kind}", caption, *saved(figure), chart)
+        for kind, make in kinds.items():
+            if made := make(*subject):
+                caption, figure = made
+                chart = {"series": list(series_of(figure))} if kind == "curves" else {}
+                found.append(Illustration(kind, f"{stem}-{kind}", caption, *saved(figure), chart))
+    return found
 
 
 def series_of(figure: Figure) -> Iterator[dict[str, Any]]:
@@ -80,7 +80,7 @@ def series_of(figure: Figure) -> Iterator[dict[str, Any]]:
         network, _, what = str(line.get_label()).rpartition(", ")
         every = np.asarray(line.get_xydata())
         thinned = every[np.linspace(0, len(every) - 1, min(len(every), MOST_POINTS)).round().astype(int)]
-        points = [(int(step), float(f"{error:.4g}")) for step, error in thinned]
+        points = [(int(step), float(f"{error:.4g}")) for step, error in thinned if np.isfinite(error)]
         color, dash = to_hex(line.get_color()), line.get_linestyle() == "--"
         yield {"network": network, "what": what, "color": color, "dash": dash, "points": points}
 
@@ -146,15 +146,11 @@ def draw_curves(panels: dict[str, list[tuple[Cell, str, dict[str, Any]]]], name:
     figure = Figure(figsize=(max(3.7 * len(panels) + 0.3, 4.6), 3.4), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for order, (place, cell, _, style, running, test) in enumerate(found):
-        draw_band(
-            axes[place], running, label=f"{name(cell)}, train", linestyle="--", linewidth=1.0, color=style["color"]
-        )
+        draw_band(axes[place], running, f"{name(cell)}, train", linestyle="--", linewidth=1.0, color=style["color"])
         # About six markers a line, shifted from line to line so that they do not hide each other.
         every = max(1, len(test) // 6)
         marks = (order * every // len(found), every)
-        draw_band(
-            axes[place], test, label=f"{name(cell)}, test", linewidth=1.5, markersize=3.5, markevery=marks, **style
-        )
+        draw_band(axes[place], test, f"{name(cell)}, test", linewidth=1.5, markersize=3.5, markevery=marks, **style)
     for axis, title in zip(axes, panels, strict=True):
         axis.set(title=title, xlabel="iteration ($10^4$)" if ten_thousands else "iteration")
         axis.set_xlim(-0.02 * steps, 1.03 * steps)  # the markers at the ends stay whole
@@ -240,8 +236,7 @@ def error_by_depth(setting: Setting, cells: list[Cell]) -> Drawn:
     legend_below(figure, handles, most=4)
     caption = (
         f"Error against depth on {setting.keys['data.name']}, final iterate, training error in evaluation mode on "
-        f"clean images: means with 95 % t intervals, dots beside them are seeds; "
-        f"{seeds_text([cell for cell, _ in measured])}."
+        f"clean images: means with 95 % t intervals, dots: seeds; {seeds_text([cell for cell, _ in measured])}."
     )
     return caption + (" Hollow: the paper's numbers (Table 6; plain nets read off Figure 6)." if quoted else ""), figure
 
