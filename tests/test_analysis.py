@@ -81,7 +81,7 @@ def test_lesions(shortcut: str) -> None:
 
 
 def test_batch_norm_is_refitted_to_the_mean_over_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablation.training.evaluation.EVALUATION_BATCH", 20)
+    monkeypatch.setattr("ablation.training.evaluation.BATCH_ELSEWHERE", 20)
     network, images = network_of("A"), random_images(60)
     refit_batch_norm(network, images, UNCHANGED)
     batches = [network.conv1(batch / 255).detach() for batch in images.images.split(20)]

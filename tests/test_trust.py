@@ -17,7 +17,7 @@ from records_factory import record, write
 
 from ablation.config import compose
 from ablation.errors import UserError
-from ablation.report.reporting import make_report, show_main_table
+from ablation.report.reporting import make_report, show_tables
 from ablation.runs.record import checkpoints
 from ablation.runs.record.checkpoints import sealed
 from ablation.tracking.follower import say
@@ -86,7 +86,8 @@ HOSTILE = {
     "a path": "../../x",
 }
 
-LATEX = "begin end usepackage centering caption toprule midrule bottomrule pm cdot textbackslash textasciitilde"
+LATEX = "begin end usepackage centering caption label resizebox ifdim width linewidth else fi"
+LATEX += " toprule midrule bottomrule pm cdot textbackslash textasciitilde"
 
 
 def test_a_hostile_text_stays_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,11 +106,11 @@ def test_a_hostile_text_stays_text(tmp_path: Path, capsys: pytest.CaptureFixture
             (results / folder / name / file).write_text(json.dumps(found))
     before = {path for path in tmp_path.rglob("*") if path.parent != results}
     out = make_report([results], results / "out").parent
-    show_main_table([results])
+    show_tables([results])
     for text in HOSTILE.values():
         say(text)
         print(UserError(text, text, text))
-    shown = {path.name: path.read_text() for path in out.rglob("*") if path.suffix not in ("", ".png", ".svg")}
+    shown = {path.name: path.read_text() for path in out.rglob("*") if path.suffix not in ("", ".png", ".svg", ".pdf")}
     shown["terminal"] = capsys.readouterr().out
     assert {path for path in tmp_path.rglob("*") if path.parent != results and out not in path.parents} == before
     for name, content in shown.items():
@@ -119,7 +120,7 @@ def test_a_hostile_text_stays_text(tmp_path: Path, capsys: pytest.CaptureFixture
     for page in (shown["report.html"], document):
         assert not re.search("<(script>alert|img src=x)", page)
     assert "<a " not in document
-    for row in csv.reader(io.StringIO(shown["table.csv"])):
+    for row in csv.reader(io.StringIO(shown["table.csv"] + shown["runs.csv"])):
         assert not [cell for cell in row if cell.startswith(("=", "@")) or re.match(r"[+-](?![\d.])", cell)]
     assert set(re.findall(r"\\([a-z]+)", shown["table.tex"])) <= {*LATEX.split()}
     assert json.loads(shown["claims.json"])

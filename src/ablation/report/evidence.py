@@ -107,7 +107,7 @@ def cell_keys(config: dict[str, Any]) -> dict[str, Any]:
 def study_of(folder: Path) -> str:
     """The name of the committed study (results/reference/<study>/<run>), empty for other runs."""
     study = re.match(".*/results/reference/([^/]+)/", folder.as_posix())
-    return study[1] if study else ""
+    return printable(study[1]) if study else ""
 
 
 def failed_run(folder: Path) -> Failed | None:

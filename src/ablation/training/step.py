@@ -87,7 +87,8 @@ class Training:
         places = self.places(generator)  # of the order, (steps_per_epoch * batch_size,)
         self.fill(self.order, order[places])
         height, width = self.images.shape[-2:]
-        for name, values in self.augmentation.draw(int(places.max()) + 1, (height, width), generator).items():
+        count = len(places) if self.remainder == "drop" else len(order)
+        for name, values in self.augmentation.draw(count, (height, width), generator).items():
             if name not in self.draws:  # a CUDA graph reads them where they were first
                 self.draws[name] = torch.empty(len(places), dtype=values.dtype, device=self.device)
             self.fill(self.draws[name], values[places])
