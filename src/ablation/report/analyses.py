@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from ablation.report.figures import GREY, KINDS, Drawn, draw_depths, draw_layers, layer_caption, look, seeds_text
+from ablation.report.figures import GREY, KINDS, Drawn, draw_depths, look, seeds_text
+from ablation.report.layer_figures import draw_layers, layer_caption
 from ablation.report.statistics import Values
 from ablation.report.studies import Cell, Setting
 
@@ -41,7 +42,7 @@ def lesions(cells: list[Cell]) -> tuple[str, Figure]:
     for axis, found, title in zip(axes, (trained, refitted), ("as trained", "batch norm refitted"), strict=True):
         draw_layers(axis, [(cell, errors[1:]) for cell, errors in found], title=title, xlabel="deleted block")
         for cell, errors in found:
-            axis.hlines(errors[0], 1, len(errors) - 1, look(cell.depth)["color"], ":", linewidth=0.8)
+            axis.hlines(errors[0], 1, len(errors) - 1, look(cell)["color"], ":", linewidth=0.8)
     axes[0].set(ylabel="test error (%)", ylim=(0, 100))
     layer_caption(figure, trained)
     numbers = "; ".join(
@@ -63,7 +64,7 @@ def loss_slice(cells: list[Cell]) -> tuple[str, Figure]:
     for (cell, alphas), (_, losses) in zip(
         means(cells, "slice", "alphas"), means(cells, "slice", "losses"), strict=True
     ):
-        axes[cell.residual].plot(alphas, losses, label=cell.label, markersize=3, **look(cell.depth))
+        axes[cell.residual].plot(alphas, losses, label=cell.label, markersize=3, **look(cell))
     for residual, axis in axes.items():
         axis.set(title=KINDS[residual]["label"], xlabel="step", yscale="log", xticks=(-1, -0.5, 0, 0.5, 1))
         axis.legend()

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -84,6 +84,8 @@ class Illustration:
     svg: bytes
     png: bytes
     pdf: bytes = b""
+    chart: dict[str, Any] = field(default_factory=dict)
+    """For the page's script: `series` with network, what, color, dash and points (step, error in percent)."""
 
 
 Block = Text | Table | Illustration | list[Finding]
