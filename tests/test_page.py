@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 from records_factory import digits_quickstart, paper_study, record, write_all
 
-from ablation.report.reporting import make_report
-
-pytestmark = pytest.mark.chromium
+from ablation.report.reporting import gather, illustrate, make_report
 
 
 def browse(page: Path, script: str, width: int = 1200) -> Any:
@@ -44,6 +42,7 @@ def browse(page: Path, script: str, width: int = 1200) -> Any:
     return json.loads(unescape(re.findall('data-seen="([^"]*)"', done.stdout)[0]))
 
 
+@pytest.mark.chromium
 @pytest.mark.parametrize("width", [500, 1400])
 def test_the_page_is_whole_and_as_wide_as_the_window(width: int, tmp_path: Path) -> None:
     write_all(tmp_path / "runs", [*digits_quickstart(), *paper_study(seeds=2, depths=[20, 56])])
@@ -70,6 +69,7 @@ ANSWERS = """const chart = document.querySelector(".chart"), seen = {};
   return seen;"""
 
 
+@pytest.mark.chromium
 def test_a_series_can_be_switched_off_and_a_curve_tells_its_values(tmp_path: Path) -> None:
     runs = [record(20, residual, seed) for residual in (True, False) for seed in (0, 1)]
     write_all(tmp_path / "runs", runs)
@@ -81,6 +81,7 @@ def test_a_series_can_be_switched_off_and_a_curve_tells_its_values(tmp_path: Pat
     assert float(error) == pytest.approx(mean, abs=0.01)
 
 
+@pytest.mark.chromium
 def test_nothing_from_a_record_runs(tmp_path: Path) -> None:
     hostile = "</script><script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
     made = [
@@ -94,3 +95,16 @@ def test_nothing_from_a_record_runs(tmp_path: Path) -> None:
     assert "compared" in title
     assert scripts == 3
     assert "<script>" in label
+
+
+def test_a_comparison_gets_curves_of_every_value_and_the_error_against_it(tmp_path: Path) -> None:
+    made = [record(20, True, config__optimizer__lr=rate, test_error=error) for rate, error in ((0.1, 8.0), (1.0, 40.0))]
+    write_all(tmp_path / "runs", made)
+    content = gather([tmp_path / "runs"])
+    illustrate(content, tmp_path, [])
+    curves, values = content.sections[0].illustrations
+    ends = {(one["network"], one["what"]): one["points"][-1] for one in curves.chart["series"]}
+    assert ends["lr=0.1", "test"] == (64_000, pytest.approx(8.0, abs=0.01))
+    assert ends["lr=1", "test"] == (64_000, pytest.approx(40.0, abs=0.01))
+    assert len(ends) == 4
+    assert values.kind == "values"
