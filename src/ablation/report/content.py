@@ -248,9 +248,9 @@ def section(study: Study, comparison: Comparison | None) -> Section:
     parts: list[Part] = []
     for setting, findings in zip(study.settings, study_findings(study), strict=True):
         several = len(setting.cells) > 1
-        alone = not comparison and not parts
-        figured = alone or (several and sum(part.figured for part in parts) < MOST_FIGURES)
-        if several and not figured:
+        most = 1 if comparison else MOST_FIGURES  # a comparison has figures of its own, of all settings
+        figured = (several or not (comparison or parts)) and sum(part.figured for part in parts) < most
+        if several and not figured and not comparison:
             notes.append(f"No figures of {setting.title}: filter by its keys to see them.")
         parts.append(Part(setting, findings, figured))
     return Section(study, parts, notes, comparison)
