@@ -68,6 +68,6 @@ def error_by_value(comparison: Comparison) -> Drawn:
         axis.set_xticks([], minor=True)
     figure.axes[0].set_ylabel("error (%)")
     if comparison.networks:
-        legend_below(figure, figure.axes[0].get_legend_handles_labels()[0], most=4)
+        legend_below(figure, figure.axes[0].get_legend_handles_labels()[0])
     caption = f"Error against {comparison.numeric} on {comparison.study.data}, final iterate"
     return f"{caption}: means with 95 % t intervals, dots are seeds; {seeds_text(cells)}.", figure

@@ -4,6 +4,7 @@ Source: He et al. 2015, Figure 6. Notable: orange and blue, distinct for the col
 styles that remain distinct in grey; the same records give the same files, byte for byte.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -103,9 +104,11 @@ def look(cell: Cell) -> dict[str, Any]:
     return {"color": shade, "marker": MARKERS.get(cell.depth, other)}
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], most: int) -> None:
-    """One legend under all panels, where it hides no line; in two rows if there are more than `most` entries."""
-    columns = len(handles) if len(handles) <= most else (len(handles) + 1) // 2
+def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
+    """One legend under all panels, where it hides no line, in as many rows as its labels need."""
+    widest = 0.5 + 0.065 * max(len(str(handle.get_label())) for handle in handles)  # inches, with the line
+    rows = math.ceil(len(handles) / max(1, int(figure.get_figwidth() / widest)))
+    columns = math.ceil(len(handles) / rows)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.4, columnspacing=1.6)
 
 
@@ -165,7 +168,7 @@ def draw_curves(panels: dict[str, list[tuple[Cell, str, dict[str, Any]]]], name:
     looks = {label: style for _, _, label, style, *_ in found}
     lines = [Line2D([], [], markersize=3.5, label=label, **style) for label, style in looks.items()]
     lines += [Line2D([], [], color=GREY, linestyle="--", label="train"), Line2D([], [], color=GREY, label="test")]
-    legend_below(figure, lines, most=5)
+    legend_below(figure, lines)
     caption = (
         "Dashed: training error, running, on augmented images; solid: test error. Lines: means over seeds, bands: all "
         f"seeds; {seeds_text([cell for _, cell, *_ in found])}."
@@ -233,7 +236,7 @@ def error_by_depth(setting: Setting, cells: list[Cell]) -> Drawn:
         axis.set(title=title, xlabel="layers", xlim=(depths[0] / 1.18, depths[-1] * 1.18), ylim=(-0.03 * limit, limit))
     figure.axes[0].set_ylabel("error (%)")
     handles, _ = figure.axes[1].get_legend_handles_labels()  # this panel has the paper's points as well
-    legend_below(figure, handles, most=4)
+    legend_below(figure, handles)
     caption = (
         f"Error against depth on {setting.keys['data.name']}, final iterate, training error in evaluation mode on "
         f"clean images: means with 95 % t intervals, dots: seeds; {seeds_text([cell for cell, _ in measured])}."

@@ -93,5 +93,5 @@ def layer_caption(figure: Figure, found: list[tuple[Cell, Values]]) -> str:
     """Make the legend, a column a depth with plain above residual, and say what the lines are."""
     handles = {handle.get_label(): handle for axis in figure.axes for handle in axis.get_lines()}
     ordered = sorted(handles.values(), key=lambda handle: int(str(handle.get_label()).split("-")[1]))
-    legend_below(figure, ordered, most=4)
+    legend_below(figure, ordered)
     return f"Dashed: plain, solid: residual; means over seeds, {seeds_text([cell for cell, _ in found])}."
