@@ -100,15 +100,15 @@ def record(depth: int, residual: bool, seed: int = 0, **changes: Any) -> dict[st
 
 
 def layers(depth: int, residual: bool) -> list[dict[str, Any]]:
-    """Responses like Figure 7's: plain ones larger, residual ones smaller the deeper the net."""
-    count = depth - 1
+    """Responses like Figure 7's: plain ones larger, residual ones smaller the deeper the net; gradients as theory."""
+    count, stage = depth - 1, (depth - 2) // 3
     rough = np.random.default_rng([depth, residual]).uniform(0.7, 1.3, count)
     level = 1.0 / (1 + depth / 40) if residual else 1.0
     return [
         {
-            "name": f"layer{i}",
+            "name": f"layer{min(3, (i - 1) // stage + 1)}.{i}" if i else "conv1",
             "response_std": float(level * (1.5 - i / count) * rough[i]),
-            "gradient_norm_start": float(0.1 * rough[i] * (1.03 ** (count - i) if not residual else 1)),
+            "gradient_norm_start": float(0.1 * (1.0 if residual else 1.2) ** (count - i)),
             "gradient_norm_end": float(0.02 * rough[i] * math.exp(-i / count)),
         }
         for i in range(count)

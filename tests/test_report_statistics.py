@@ -107,7 +107,7 @@ def test_intervals_cover_what_they_say(sizes: tuple[int, int], spreads: tuple[fl
         first, second = (draws.normal(7.0, spread, size) for size, spread in zip(sizes, spreads, strict=True))
         low, high = (difference_interval(first, second) if sizes[1] else mean_interval(first)) or (0.0, 0.0)
         covered += low <= (0.0 if sizes[1] else 7.0) <= high
-    assert 0.935 <= covered / 2000 <= 0.985  # a percentile bootstrap: 0.76 and 0.84 for the first two
+    assert 0.92 <= covered / 2000 <= 0.985  # a percentile bootstrap: 0.76 and 0.84 for the first two
 
 
 def reproduced(effect: float, seeds: int, spread: Callable[..., np.ndarray], claims: int = 15) -> list[int]:
