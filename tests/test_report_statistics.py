@@ -107,7 +107,7 @@ def test_intervals_cover_what_they_say(sizes: tuple[int, int], spreads: tuple[fl
         first, second = (draws.normal(7.0, spread, size) for size, spread in zip(sizes, spreads, strict=True))
         low, high = (difference_interval(first, second) if sizes[1] else mean_interval(first)) or (0.0, 0.0)
         covered += low <= (0.0 if sizes[1] else 7.0) <= high
-    assert 0.935 <= covered / 2000 <= 0.985  # a percentile bootstrap: 0.76 and 0.84 for the first two
+    assert 0.93 <= covered / 2000 <= 0.985  # a percentile bootstrap: 0.76 and 0.84 for the first two
 
 
 def reproduced(effect: float, seeds: int, spread: Callable[..., np.ndarray], claims: int = 15) -> list[int]:
@@ -121,7 +121,7 @@ def reproduced(effect: float, seeds: int, spread: Callable[..., np.ndarray], cla
 
 
 def skewed(draws: np.random.Generator, seeds: int) -> np.ndarray:
-    """Ten times as spread as a standard normal, with mean 0."""
+    """Ten times as spread as a standard normal, and skewed upward as errors are, with mean 0."""
     return 10 * (draws.exponential(size=seeds) - 1)
 
 
