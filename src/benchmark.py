@@ -16,14 +16,7 @@ from pathlib import Path
 
 from ablation.config.schema import ROOT
 from ablation.errors import UserError
-from ablation.program import Parser, check_writable, fail, make_unbreakable, spin_briefly
-
-
-def whole(least: int, most: int, text: str) -> int:
-    """A whole number from `least` to `most`, for argparse."""
-    if not text.isdecimal() or len(text) > 9 or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}")
-    return int(text)
+from ablation.program import Parser, check_writable, fail, make_unbreakable, spin_briefly, whole
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -7,7 +7,6 @@ python src/dashboard.py show              print the workspace as JSON; needs nei
 
 import argparse
 import os
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from ablation.config.schema import ROOT, Tracker
-from ablation.errors import UserError
+from ablation.errors import UserError, printable
 from ablation.program import Parser, fail, make_unbreakable
 from ablation.runs.record.status import Busy, held
 
@@ -37,8 +36,8 @@ def parse() -> argparse.Namespace:
 def run_folders(results: Path, wanted: list[str]) -> list[Path]:
     """The folders of the runs `wanted`, by path or by name in `results`/runs; without any, all in `results`/runs."""
     if wanted:
-        return [Path(run).resolve() if Path(run).is_dir() else results / "runs" / run for run in wanted]
-    if found := sorted(path.parent for path in (results / "runs").glob("*/config.yaml")):
+        return [Path(run).resolve() if os.path.isdir(run) else results / "runs" / run for run in wanted]
+    if os.path.isdir(results) and (found := sorted(path.parent for path in results.glob("runs/*/config.yaml"))):
         return found
     raise UserError("results", results, "has no runs; give --results DIR or the folders of runs")
 
@@ -61,7 +60,7 @@ def sync(folder: Path, options: argparse.Namespace) -> str:
         with tempfile.TemporaryDirectory() as directory:  # not results/wandb: leet would show the run twice
             upload = RunUpload(folder, tracker, Path(directory))
             upload.update(last=True)
-    except (Busy, Timeout) as error:
+    except (Busy, Timeout, ValueError) as error:  # ValueError: its record is damaged
         return f"{folder.name}: passed over: {error}"
     return f"{folder.name}: {upload.logged} of {len(upload.rows)} rows were new; {upload.run.url}"
 
@@ -69,12 +68,13 @@ def sync(folder: Path, options: argparse.Namespace) -> str:
 def main() -> None:
     """The whole program; exit status 2 for a user's mistake."""
     os.environ |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "WANDB__DISABLE_STATS": "true"}
-    sys.stdin = open(os.devnull)  # noqa: SIM115 - a missing key is an error: nobody is asked for one
+    with open(os.devnull) as nobody:
+        os.dup2(nobody.fileno(), 0)  # a missing key is an error: nobody is asked for one
     try:
         options = parse()
         if options.command == "sync":
             for folder in run_folders(options.results.resolve(), options.runs):
-                print(sync(folder, options), flush=True)
+                print(printable(sync(folder, options)), flush=True)
             return
         from ablation.tracking import dashboards
 

@@ -39,7 +39,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if mean and os.path.isdir(options.path):
         raise UserError("--mean", mean, "is for a file of weights; a run has its own normalization")
     if options.output:
-        if options.output.suffix not in (".json", ".csv") or options.output.is_dir():
+        if options.output.suffix not in (".json", ".csv") or os.path.isdir(options.output):
             raise UserError("--output", options.output, "must be a file that ends with .json or .csv")
         check_writable("--output", options.output)
     return options

@@ -47,13 +47,21 @@ def record(depth: int, residual: bool, seed: int = 0, **changes: Any) -> dict[st
         "results": "/somewhere/results",
         "model": {"depth": depth, "residual": residual, "width": 16, "init": "he_fan_in"},
         "shortcut": {"name": shortcut, "_target_": f"ablation.networks.shortcuts.{shortcut}"},
-        "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "weight_decay_scope": "all"},
+        "optimizer": {
+            "name": "sgd",
+            "_target_": "torch.optim.SGD",
+            "lr": 0.1,
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+            "weight_decay_scope": "all",
+        },
         "schedule": {"name": schedule} | SCHEDULES[schedule],
         "augmentation": {"name": "crop_flip", "padding": 4, "shift": 0.0, "flip": True, "cutout": 0, "policy": None},
         "data": {"name": "cifar10", "root": "/somewhere", "validation": 0},
         "trainer": {"name": "fast", "device": "auto", "precision": "auto"},
         "tracker": {"name": "offline"},
     }
+    config["model"] |= {"batch_norm_momentum": 0.1, "batch_norm_eps": 1e-5}
     config["data"] |= {"normalization": "pixel_mean", "batch_size": 128}
     metrics = {"train_error": train, "train_loss": train / 30, "test_error": test, "test_loss": test / 25}
     metrics |= {"running_train_error": min(100.0, train * 1.5 + 0.3), "running_train_loss": train / 20}

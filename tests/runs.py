@@ -95,7 +95,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, *arguments: str, program: str = 
 
 def train(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, str(TRAIN), *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = options.pop("env", os.environ) | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, env=environment, **(pipes | options))
 

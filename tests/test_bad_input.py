@@ -4,13 +4,18 @@ The table goes through the program's entry point in this process; one line of it
 Nothing may be written: neither under results/ nor in the working directory.
 """
 
+import importlib
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import runs
+import torch
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from yaml import YAMLError
 
@@ -28,11 +33,15 @@ CASES = {
     "model=null": ("model=null", "must be the name of one choice"),
     "shortcut=[A,B]": ("shortcut=[A,B]", "must be the name of one choice"),
     "~model": ("model=", "must be the name of one choice"),
+    "~model=resnet20": ("model=resnet20", "must be the name of one choice"),
     "model={depth:20,residul:true}": ("model.residul", "did you mean residual?"),
     "+experiment=paper": ("experiment=paper", "leave out the +"),
     "optimizer@x=adam": ("optimizer=adam", "leave out @x"),
     "hydra/launcher=nope": ("hydra/launcher=nope", "basic"),
     "hydra.foo=1": ("hydra.foo=1", "no such key"),
+    "hydra.run.dir=/dev/null/x": ("hydra.run.dir=/dev/null/x", "results=FOLDER"),
+    "-m hydra.sweep.dir=/dev/null/x seed=0,1": ("hydra.sweep.dir=/dev/null/x", "results=FOLDER"),
+    "hydra.job.env_copy=[NOPE]": ("hydra.job.env_copy=[NOPE]", "not used"),
     "~seed": ("seed=", "cannot be removed"),
     "+seed=1": ("seed=1", "leave out the +"),
     "+=": ("=", "no such key"),
@@ -74,9 +83,12 @@ CASES = {
     "optimizer.weight_decay_scope=x": ("optimizer.weight_decay_scope=x", "all, weights, convolutions"),
     "optimizer.name=5": ("optimizer.name=5", "part of a folder's name"),
     "optimizer=adam optimizer.betas=[2,3]": ("optimizer=adam", "Invalid beta"),
+    "+optimizer.fused=3": ("optimizer.fused=3", "true or false or null"),
+    "optimizer=adam +optimizer.foreach=true": ("optimizer=adam", "fails at a step", "foreach=True"),
     "+optimizer.nesterov=maybe": ("optimizer.nesterov=maybe", "true or false"),
     "+optimizer.dampening=abc": ("optimizer.dampening=abc", "must be a number"),
     "shortcut.zeros=left": ("shortcut.zeros=left", "end, split"),
+    "shortcut=dropout shortcut.rate=2": ("shortcut=dropout", "between 0 and 1"),
     "optimizer._target_=os.system": ("optimizer._target_=os.system", "named in conf/optimizer"),
     # sweeps; the first job of each would be fine
     "-m model.depth=8,abc": ("model.depth=abc", "a whole number"),
@@ -85,7 +97,13 @@ CASES = {
     "-m sweep=quickstart,short": ("sweep=quickstart,short", "one name, with no -m before it; allowed: aug"),
     "sweep=[quickstart,short]": ("sweep=[quickstart,short]", "a sweep is one name"),
     "-m seed=range(0)": ("seed=range(0)", "no values"),
+    "-m seed=range(0,1e12)": ("seed=range(0,1e12)", "at most 10,000 jobs"),
+    "-m results=a,b": ("results=a,b", "cannot differ between the jobs"),
     "-m hydra.sweeper.params=5": ("hydra.sweeper.params=5", "a mapping"),
+    "-m hydra.launcher.module=nope": ("hydra.launcher.module=nope", "gang, processes, slurm"),
+    "-m hydra.sweeper.arms=5": ("hydra.sweeper.arms=5", "a list of lists"),
+    "-m hydra.sweeper.arms=[[null]]": ("hydra.sweeper.arms=[[None]]", "a list of lists"),
+    "-m hydra.sweeper.arms=[[seed]]": ("seed=", "cannot be read"),
     "model.depth=8,14": ("model.depth=8,14", "put -m before"),
     "seed=0 -m model.depth=8,21": ("model.depth=21", "6n + 2"),
 }
@@ -129,33 +147,122 @@ def test_one_line_from_a_process(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"name: x: y\n", "mapping values are not allowed here"),
-        (b"name: x\n---\nname: y\n", "expected a single document"),
-        (b"name: caf\xe9\n", "can't decode byte"),
-        (b"name: bad\n_target_: torch.optimm.SGD\nlr: 0.1\n", "optimizer._target_=torch.optimm.SGD: cannot be used"),
-        (b"", "optimizer.name="),
-    ],
-)
-def test_a_broken_file_stops_only_who_asks_for_it(
-    content: bytes, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    (tmp_path / "conf" / "optimizer" / "bad.yaml").write_bytes(content)
-    for place in ("compose.ROOT", "targets.ROOT"):
-        monkeypatch.setattr(f"ablation.config.{place}", tmp_path)
-    monkeypatch.setattr("ablation.config.command_line.CONF", tmp_path / "conf")
+# ------------------------------------------------------------------------------------- a user's own files and code
+
+SGD, GLOBAL = b"name: bad\n_target_: torch.optim.SGD\nlr: 0.1\n", b"# @package _global_\n"
+SWEEP = GLOBAL + b"hydra: {mode: MULTIRUN, sweeper: {%s}}\n"
+FILES = [
+    ("optimizer", b"name: x: y\n", "line 1, column 8"),
+    ("sweep", b"name:\n\tx: 1\n", "sweeps/bad.yaml", "line 2, column 1"),
+    ("sweep", b"name: x\n---\nname: y\n", "expected a single document"),
+    ("experiment", b"name: x\0\n", "special characters are not allowed"),
+    ("optimizer", "name: x\n".encode("utf-16"), "can't decode byte"),
+    ("schedule", b"name: caf\xe9\n", "can't decode byte"),
+    ("sweep", b"name: !!python/object:os.system x\n", "could not determine a constructor"),
+    ("sweep", b"name: &a [*a]\n", "sweep=bad", "it contains itself"),
+    ("experiment", b"defaults:\n  - bad\n", "experiment=bad", "it contains itself"),
+    ("optimizer", b"defaults: 5\n", "optimizer=bad", "must be a list"),
+    ("optimizer", b"- 1\n", "optimizer=bad", "ListConfig"),
+    ("optimizer", b"", "optimizer.name="),
+    ("optimizer", b"name: yes\n", "optimizer.name=true", "letters, digits"),
+    ("schedule", b"kind: cosine\n", "schedule.name="),
+    ("data", b"batch_size: 8\n", "data.name="),
+    ("sweep", b"seed: 1\n", "needs `# @package _global_`"),
+    ("sweep", GLOBAL + b"schedule: {steps: abc}\n", "schedule.steps=abc: must be a whole", "/bad.yaml)"),
+    ("sweep", GLOBAL + b"shortcut: {_target_: os.system}\n", "named in conf/shortcut"),
+    ("sweep", SWEEP % b"arms: [[5]]", "hydra.sweeper.arms=[[5]]", "a list of lists"),
+    ("sweep", SWEEP % b"arms: [[~seed]]", "seed=", "cannot be removed"),
+    ("sweep", SWEEP % b"params: {model.dept: 20}", "model.dept=", "did you mean depth?"),
+    ("sweep", SWEEP % b"params: {model.depth: '20,21'}", "model.depth=21", "6n + 2"),
+    ("sweep", SWEEP % b"params: {sweep: short}", "sweep=short", "cannot differ between the jobs"),
+    ("sweep", SWEEP % b"parms: {seed: 1}", "hydra.sweeper.parms", "allowed: arms, params"),
+    ("optimizer", SGD + b"fused: 3\n", "optimizer.fused=3", "true or false or null"),
+    *(("optimizer", SGD.replace(b"torch.optim.SGD", target), "optimizer._target_=" + target.decode(), "cannot be used")
+      for target in (b"5", b"torch.optim", b"torch.__version__", b"torch.optimm.SGD", b"my_optimzers.SGD")),
+    ("optimizer", SGD.replace(b"SGD", b"LBFGS"), "optimizer=bad: torch.optim.LBFGS fails", "closure"),
+    ("optimizer", SGD.replace(b"SGD", b"SparseAdam"), "optimizer=bad: torch.optim.SparseAdam fails", "dense gradients"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of conf/ that a test may spoil, of which everything is composed."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf", symlinks=True)
+    shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
+    monkeypatch.setattr("ablation.config.targets.ROOT", tmp_path)
+    for module in ("compose", "command_line"):
+        monkeypatch.setattr(f"ablation.config.{module}.CONF", tmp_path / "conf")
+    monkeypatch.syspath_prepend(tmp_path)
     targets.allowed_targets.cache_clear()
-    compose.compose(["optimizer=adam"])
-    with pytest.raises((UserError, YAMLError, UnicodeError)) as raised:
-        compose.compose(["optimizer=bad"])
+    yield tmp_path / "conf"
     targets.allowed_targets.cache_clear()
-    assert isinstance(raised.value, UserError) or command_line.is_hydras(raised.value)
-    line = str(command_line.translate(raised.value))
-    assert line.startswith("optimizer")
-    assert says in line
+
+
+def line_about(group: str) -> str:
+    """The one line about the file bad.yaml of a group; who does not ask for it is not stopped by it."""
+    assert compose.compose(["optimizer=adam"]).optimizer["name"] == "adam"
+    with pytest.raises(
+        (UserError, YAMLError, ValueError, RecursionError, HydraException, OmegaConfBaseException)
+    ) as bad:
+        compose.check_file(group, "bad")
+    assert isinstance(bad.value, UserError) or command_line.is_hydras(bad.value)
+    (line,) = str(command_line.translate(bad.value)).splitlines()
+    return line
+
+
+@pytest.mark.parametrize("case", FILES, ids=lambda case: f"{case[0]} {case[1]!r}")
+def test_a_broken_file_stops_only_who_asks_for_it(case: tuple[str, bytes, str], conf: Path) -> None:
+    group, content, *says = case
+    (conf / group / "bad.yaml").write_bytes(content)
+    line = line_about(group)
+    for part in says:
+        assert part in line
+
+
+CODE = {  # a user's own module, whose `f` is a shortcut or an optimizer
+    "def f(i, o, s): return None": "(16, 32, 2) (channels in and out, stride): ValueError: from (2, 16, 8, 8) it makes "
+    "(2, 16, 8, 8), and the block needs (2, 32, 4, 4)",
+    "def f(i, o, s): return nn.Conv2d(i, o + 1, 1, s)": "it makes (2, 17, 8, 8), and the block needs (2, 16, 8, 8)",
+    "def f(i, o, s): return lambda x: x": "function is neither a torch.nn.Module nor None",
+    "def f(i, o, s): raise KeyError('x')": "mine9.f fails at (16, 16, 1) (channels in and out, stride): KeyError: 'x'",
+    "def f(i, o): return None": "takes 2 positional arguments but 3 were given",
+    "raise SystemExit(3)": "cannot be used: 3",
+    "f = 5": "cannot be used: 5 is not a callable object",
+    "def f(params, lr): return 5": "optimizer=bad: mine9.f fails at a step on a tiny network: AttributeError",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_own_code_that_does_not_fit(code: str, conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = "optimizer" if "params" in code else "shortcut"
+    (conf.parent / "mine9.py").write_text(f"from torch import nn\n{code}\n")
+    lr = "lr: 0.1\n" if group == "optimizer" else ""
+    (conf / group / "bad.yaml").write_text(f"name: bad\n_target_: mine9.f\n{lr}")
+    monkeypatch.delitem(sys.modules, "mine9", raising=False)
+    importlib.invalidate_caches()
+    assert CODE[code] in line_about(group)
+
+
+def test_trying_leaves_the_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    compose.compose(["shortcut=C"])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_check_names_each_broken_file(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    used = (
+        conf / "config.yaml"
+    ).read_text() + "sweep: quickstart, data: digits, schedule: onecycle, augmentation: none"
+    for path in conf.glob("*/*.yaml"):
+        if f"{path.parent.name}: {path.stem}" not in used:
+            path.unlink()
+    assert compose.check_files() == 0
+    for name in ("model/bad.yaml", "sweep/bad.yaml"):
+        (conf / name).write_text("depth: 21\n")
+    assert compose.check_files() == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"{conf}/model/bad.yaml: model.depth=21: must be 6n + 2")
+    assert second.startswith(f"{conf}/sweep/bad.yaml: sweep=")
 
 
 # ------------------------------------------------------------------------------------- data and folders that are wrong
@@ -210,6 +317,7 @@ def test_data(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistak
     [
         ("results=LOOP/x", "cannot be a folder: Too many levels of symbolic links"),
         ("results=FILE", "cannot be written"),
+        ("results='a\nsweep b'", "without control characters"),
         ("results=" + "a" * 300, "File name too long"),
         ("data.root=" + "a" * 300, "File name too long"),
         ('data.root="~nosuchuser/x"', "there is no such user"),

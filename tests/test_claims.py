@@ -17,7 +17,9 @@ from ablation.report.studies import studies
 NOTEBOOK = {
     "schedule": "plateau",
     "shortcut": "avgpool",
-    "config__optimizer__name": "nesterov",
+    "config__optimizer__name": "nesterov_keras",
+    "config__model__padding": "end",
+    "config__data__remainder": "repeat",
     "config__augmentation__name": "shift_flip",
     "config__data__normalization": "pixel_standardize",
     "config__data__batch_size": 64,

@@ -99,21 +99,13 @@ def test_the_default_is_the_papers_recipe() -> None:
 
 
 def test_the_notebooks_recipe() -> None:
-    """Every detail of the notebook; the L2 term is tested with the optimizers, the loss with training."""
+    """What test_notebook.py does not hold against Keras itself."""
     config = compose(["experiment=notebook"])
-    model = config.model
-    assert (model.depth, model.residual, model.init) == (20, True, "glorot")
-    assert (model.batch_norm_momentum, model.batch_norm_eps) == (pytest.approx(1 - 0.99), 1e-3)
-    assert config.shortcut["name"] == "avgpool"
-    optimizer = {key: config.optimizer[key] for key in ("_target_", "lr", "momentum", "nesterov")}
-    assert optimizer == {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9, "nesterov": True}
-    assert (config.optimizer["weight_decay"], config.optimizer["weight_decay_scope"]) == (2e-4, "convolutions")
-    schedule = config.schedule
-    assert (schedule.kind, schedule.patience, schedule.min_delta, schedule.min_lr) == ("plateau", 5, 0.01, 1e-6)
-    assert schedule.factor == pytest.approx(0.1**0.5, rel=1e-12)
+    assert (config.model.init, config.trainer.precision) == ("glorot", "float32")
+    assert (config.optimizer["lr"], config.optimizer["momentum"]) == (0.1, 0.9)
     assert (config.data.normalization, config.data.batch_size) == ("pixel_standardize", 64)
     assert 50_000 // config.data.batch_size == 781
-    assert schedule.steps % 781 == 0
+    assert config.schedule.steps % 781 == 0
     augmentation = config.augmentation
     assert (augmentation.shift, augmentation.flip, augmentation.padding, augmentation.cutout) == (4.0, True, 0, 0)
     assert (config.selection, config.early_stopping) == ("best_test", 20)

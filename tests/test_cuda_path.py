@@ -56,6 +56,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # autocast asks for the driver
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
     for name in ("_fused_sgd_", "_fused_adam_", "_fused_adamw_"):
         monkeypatch.setattr(torch, name, one_device)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -163,6 +164,9 @@ def test_a_gpu_whose_kernels_fail_goes_on_without_them(
         assert fused.fusible(asked, CUDA) is (fault is None)
         assert capsys.readouterr().out.endswith(message)
     assert fused.fusible(False, CUDA) is False
+    if fault:
+        with pytest.raises(RuntimeError, match="ptxas"):
+            fused.fusible(None, CUDA, strict=True)
 
 
 POINTERS = {"batches": "*i64"} | dict.fromkeys(("x", "y", "dy", "dx", "skip", "dskip"), "*bf16")

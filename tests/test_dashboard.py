@@ -118,6 +118,8 @@ def test_without_a_server_one_line_and_exit_status_2(
     [
         (["sink"], "arguments=sink: "),
         (["sync", "--results", "/nowhere"], "results=/nowhere: has no runs"),
+        (["sync", "a" * 300], "RUN=/"),
+        (["sync", "--results", "a" * 300], "results=/"),
         (["sync", "nothing", "--results", "/nowhere"], "RUN=/nowhere/runs/nothing: is not the folder of a run"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import pickle
 import tarfile
 import threading
@@ -220,6 +221,12 @@ def test_digits_are_scikit_learns_enlarged() -> None:
     np.testing.assert_array_equal(in_order(found[:, 0].numpy(), labels.numpy()), in_order(expected, digits.target))
 
 
+def test_the_runs_of_a_sweep_read_cifar_once(cifar10_root: Path) -> None:
+    one, same, other = (load("cifar10", cifar10_root, validation, 0) for validation in (0, 0, 5000))
+    assert one is same
+    assert (len(one.train), len(other.train)) == (50_000, 45_000)
+
+
 def test_digits_are_always_the_same_split() -> None:
     """The checksum is a constant: another one would make committed records incomparable."""
     splits = load("digits", Path("/nowhere"), 0, 0)
@@ -374,6 +381,7 @@ def add_odd_test_image(root: Path) -> None:
     save(root / "test" / "dog" / "1.png", size=(9, 9))
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 5\n"  # which Pillow would hand to Ghostscript
 WRONG_LAYOUT: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda root: root.rmdir(), "no such folder"),
     "empty": (lambda root: None, "no folders in it"),
@@ -381,6 +389,10 @@ WRONG_LAYOUT: dict[str, tuple[Callable[[Path], object], str]] = {
     "no test folder": (lambda root: folder_of(root / "train"), "a folder train but no folder test"),
     "no train folder": (lambda root: folder_of(root / "test"), "a folder test but no folder train"),
     "other classes": (lambda root: (folder_of(root / "train"), folder_of(root / "test", "cat dog eel")), "eel is only"),
+    "too small": (
+        lambda root: [save(root / c / "1.png", size=(9, 2)) for c in "ab"],
+        "images of 9x2, but 4x4 is",
+    ),
     "other size in test": (add_odd_test_image, "test/dog/1.png has 9x9 pixels but train/cat/0.png has 6x5"),
 }
 WRONG_FILE: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -390,6 +402,16 @@ WRONG_FILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda root: (root / "dog/0.png").write_text("hello"), "dog/0.png cannot be read as an image"),
     "cut off": (add_cut_off, "dog/0.png cannot be read as an image"),
     "16 bit": (add_16_bit, "cat/1.png cannot be read as an image: its pixels have mode I;16"),
+    "FIFO": (lambda root: os.mkfifo(root / "cat/9.png"), "cat/9.png cannot be read as an image: it is not"),
+    "EPS": (
+        lambda root: (root / "cat/9.png").write_bytes(EPS),
+        "9.png cannot be read as an image: cannot identify",
+    ),
+    "bomb": (
+        lambda root: (root / "cat/9.pgm").write_bytes(b"P5 20000 5000 9 "),
+        "9.pgm cannot be read as an image: Image",
+    ),
+    "escape": (lambda root: (root / "cat/\x1b[31m.png").touch(), "cat/\ufffd[31m.png cannot be read"),
     "folder named as an image": (lambda root: (root / "cat/9.png").mkdir(), "cat/9.png cannot be read"),
 }
 

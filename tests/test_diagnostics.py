@@ -57,7 +57,7 @@ def walk(state: dict[str, Tensor], x: Tensor, residual: bool, training: bool) ->
 
 @pytest.mark.parametrize("residual", [True, False])
 def test_response_stds(residual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablation.training.evaluation.EVALUATION_BATCH", 7)  # several batches, the last one short
+    monkeypatch.setattr("ablation.training.evaluation.BATCH_ELSEWHERE", 7)  # several batches, the last one short
     monkeypatch.setattr(diagnostics, "RESPONSE_IMAGES", 17)
     net, images = some_network(residual), some_images(30)
     x = (images.images[:17].float() / 255 - 0.4) / 0.3

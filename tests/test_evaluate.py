@@ -127,6 +127,21 @@ def test_another_projects_names(run: Path, tmp_path: Path, evaluated: Evaluate) 
         assert evaluated(path, *NETWORK, f"shortcut={shortcut}")["confusion"] == confusion
 
 
+def test_unknown_names_in_the_networks_order(
+    run: Path, record: dict[str, Any], tmp_path: Path, evaluated: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a-martyn/resnet names them; what is known and incomplete, or in another order, is not guessed."""
+    state = torch.load(run / "weights.pt", weights_only=True)
+    names = {"conv1.": "convIn.", "bn1.": "bnIn.", "fc.": "fcOut."}
+    theirs = {re.sub("^(conv1|bn1|fc)[.]", lambda m: names[m[0]], n).replace("layer", "stack"): state[n] for n in state}
+    torch.save(theirs, tmp_path / "theirs.pt")
+    assert evaluated(tmp_path / "theirs.pt", *NETWORK)["confusion"] == record["confusion"]
+    assert "(unknown names, taken in their order: another network may" in capsys.readouterr().out
+    torch.save(dict(reversed(theirs.items())), tmp_path / "reversed.pt")
+    assert in_process(pytest.MonkeyPatch(), str(tmp_path / "reversed.pt"), *NETWORK, program="evaluate.py") == 2
+    assert "lacks conv1.weight; its names are fcOut.bias, fcOut.weight, " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("zeros", ["end", "split"])
 def test_zeros_and_normalization_are_as_given(run: Path, zeros: str, evaluated: Evaluate) -> None:
     """Against the network in functional calls, with the zeros and the mean and std of the command line."""
@@ -190,16 +205,22 @@ class Bomb:
 def files(folder: Path, run: Path) -> dict[str, Path]:
     """Files and folders that cannot be evaluated, by name."""
     weights = torch.load(run / "weights.pt", weights_only=True)
-    names = "list.th code.th cut.th nested.th deep.th empty folder.json damaged bare other"
-    paths = {name: folder / name for name in names.split()}
+    names = (
+        "list.th code.th cut.th nested.th deep.th nan.th int8.th complex.th fifo empty folder.json damaged bare other"
+    )
+    paths = {name: folder / name for name in (*names.split(), "other")}
     torch.save([1, 2], paths["list.th"])
+    bias = weights["fc.bias"]
+    for name, odd in (("nan.th", bias / 0), ("int8.th", bias.to(torch.int8)), ("complex.th", bias * 1j)):
+        torch.save(weights | {"fc.bias": odd}, paths[name])
     torch.save({"net": weights, "epoch": 3}, paths["nested.th"])
     torch.save(weights | {"fc.weight": Bomb()}, paths["code.th"])
     paths["cut.th"].write_bytes((run / "weights.pt").read_bytes()[:-4000])
-    deep = {name.replace("layer1.0", "layer1.1"): value for name, value in weights.items() if "layer1.0" in name}
+    deep = {re.sub(r"(layer.)\.0", r"\1.1", name): value for name, value in weights.items() if "layer" in name}
     torch.save(weights | deep, paths["deep.th"])
-    for name in ("empty", "folder.json"):
+    for name in ("empty", "folder.json", "fifo"):
         paths[name].mkdir()
+    os.mkfifo(paths["fifo"] / "config.yaml")
     for name in ("damaged", "bare", "other"):
         shutil.copytree(run, paths[name])
     (paths["damaged"] / "record.json").write_text('{"metrics": {}}')
@@ -218,6 +239,11 @@ WRONG = (
     (["{bare}"], "path={bare}: has a record but no weights.pt"),
     (["{other}"], "path={other}: weights.pt is not what record.json was written with"),
     (["{empty}"], "path={empty}: is no run's folder"),
+    (["{fifo}"], "path={fifo}: is no run's folder"),
+    (["{nan.th}"], "path={nan.th}: fc.bias (torch.float32) must be finite real numbers"),
+    (["{int8.th}"], "path={int8.th}: fc.bias (torch.int8) must be"),
+    (["{complex.th}"], "path={complex.th}: fc.bias (torch.complex64) must be"),
+    (["{run}", "--output", "a" * 300 + ".csv"], "--output=aaa"),
     (["{run}", "model.depth=14"], "model.depth=14: is the run's own"),
     (["{cut.th}"], "path={cut.th}: cannot be read: it is damaged"),
     (["{code.th}"], "path={code.th}: cannot be read: it is damaged, not a"),
@@ -225,7 +251,10 @@ WRONG = (
     (["{nested.th}"], "path={nested.th}: is not the state dict of a network"),
     (["{weights}", "model.dept=8"], "model.dept=8: no such key; did you mean depth?"),
     (["{weights}", *NETWORK, "model.depth=14"], "{weights}: lacks layer1.1.conv1.weight; it looks like model.depth=8"),
-    (["{deep.th}", *NETWORK], "{deep.th}: has layer1.1.conv1.weight, which the network lacks; it looks like model."),
+    (
+        ["{deep.th}", *NETWORK],
+        "{deep.th}: has layer1.1.conv1.weight, which the network lacks; it looks like model",
+    ),
     (["{weights}", *NETWORK, "model.width=16"], "{weights}: size mismatch for conv1.weight: copying a param with"),
     (["{weights}", *NETWORK, "shortcut=C"], "{weights}: lacks layer1.0.downsample.0.weight; its shortcuts have no"),
     (["{weights}", "--mean", *"000"], "--mean=[0.0, 0.0, 0.0]: --mean and --std go together"),

@@ -212,6 +212,27 @@ def test_a_run_does_not_depend_on_who_reads_its_lines(how: str, tmp_path: Path) 
     assert [runs.status_of(folder)["status"] for folder in (tmp_path / "runs").iterdir()] == ["done", "done"]
 
 
+@pytest.mark.parametrize("command", ["train.py --cfg job", "report.py --format terminal"])
+def test_a_program_whose_result_is_its_output_says_that_it_was_lost(command: str, tmp_path: Path) -> None:
+    script, *arguments = command.split()
+    with open("/dev/full", "w") as full:
+        command_line = [sys.executable, str(runs.TRAIN.with_name(script)), *arguments]
+        done = subprocess.run(command_line, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (2, "standard output=: cannot be written: No space left on device\n")
+
+
+def test_a_signal_while_hydra_is_imported(tmp_path: Path, started: "Start") -> None:
+    """And another one when the program leaves: it ends as the first one asked it to."""
+    first = "import atexit, os, signal, sys\nos.kill(os.getpid(), signal.SIGTERM)\n"
+    second = "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+    real = f"sys.path.remove({str(tmp_path)!r})\ndel sys.modules['hydra']\nimport hydra\n"
+    (tmp_path / "hydra.py").write_text(first + second + real)
+    process = started(*runs.SMALL, f"results={tmp_path / 'results'}", env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err.count("SIGTERM: leaving")) == (75, 1)
+    assert not (tmp_path / "results").exists()
+
+
 Start = Callable[..., subprocess.Popen[str]]
 
 

@@ -93,6 +93,34 @@ def test_a_failure_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "out of memory" in (outcomes[2].folder / "traceback.txt").read_text()
 
 
+def test_a_run_that_is_far_ahead_waits_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    real = Training.take_step
+    monkeypatch.setattr(Training, "take_step", lambda training: (taken.append(training.seed), real(training))[1])
+    monkeypatch.setattr(Training, "far_ahead", lambda training: training.seed == 0 and taken.count(1) < 7)
+    outcomes = gang.train([small(tmp_path, f"seed={seed}") for seed in range(2)], at_once=2)
+    assert [outcome.state for outcome in outcomes] == ["done", "done"]
+    assert taken == [1] * 7 + [0] * 7
+
+
+def test_random_numbers_of_a_gpu_are_no_gangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs of a gang share its generator: what one of them draws would depend on the others."""
+    drawn = iter(range(1000))
+    monkeypatch.setattr(Training, "drawn_on_device", lambda _training: next(drawn))
+    assert [outcome.state for outcome in gang.train([small(tmp_path)], at_once=1)] == ["done"]
+    (outcome,) = gang.train([small(tmp_path, "seed=1")], at_once=2)
+    assert outcome.state == "failed"
+    assert "hydra.launcher.at_once=1" in outcome.message
+
+
+def test_places_on_a_gpu_are_given_again(watched: Any, two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its stream: two runs at once must never share one, however many came before."""
+    places: list[int] = []
+    monkeypatch.setattr(devices, "own_stream", lambda device, place: (places.append(place), nullcontext())[1])
+    gang.train(seeds(40, "trainer.device=cuda:0"), 3)
+    assert set(places) == {0, 1, 2}
+
+
 def test_a_signal_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def signalled(training: Training) -> None:
         real(training)
@@ -154,7 +182,7 @@ def test_deterministic_runs_are_not_mixed_with_others(watched: Watched) -> None:
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the gang asks of CUDA, of two devices of 80 GB that are not there."""
     monkeypatch.setattr(devices, "pick_device", lambda name: torch.device("cuda:0" if name == "auto" else name))
-    monkeypatch.setattr(devices, "own_stream", lambda device: nullcontext())
+    monkeypatch.setattr(devices, "own_stream", lambda device, place: nullcontext())
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
 

@@ -163,6 +163,21 @@ def test_average_pooling_by_hand() -> None:
     assert shortcuts.average_pool_projection(16, 16, 1) is None
 
 
+@pytest.mark.parametrize(("channels", "stride"), [(2, 1), (4, 2)])
+def test_scaled_and_dropped_shortcuts_by_hand(channels: int, stride: int) -> None:
+    """Half of option A; and option A with about half of its values lost, the others doubled, in training only."""
+    x = torch.rand(8, 2, 16, 16, generator=torch.Generator().manual_seed(2)) + 1
+    whole = torch.zeros(8, channels, 16 // stride, 16 // stride)
+    whole[:, :2] = x[:, :, ::stride, ::stride]
+    assert torch.equal(shortcuts.scaled(2, channels, stride)(x), whole / 2)
+    module = shortcuts.dropout(2, channels, stride, rate=0.5)
+    assert torch.equal(module.eval()(x), whole)
+    torch.manual_seed(0)
+    y = module.train()(x)
+    assert torch.equal(y[y > 0], 2 * whole[y > 0])
+    assert 0.4 < (y > 0).sum() / (whole > 0).sum() < 0.6  # of at least 1,024 values
+
+
 @pytest.mark.parametrize("init", ["he_fan_in", "he_fan_out", "glorot"])
 def test_initial_statistics(init: str) -> None:
     torch.manual_seed(0)
@@ -184,6 +199,19 @@ def test_initial_statistics(init: str) -> None:
     assert net.fc.bias.abs().max() == 0
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     assert all((norm.weight == 1).all() and (norm.bias == 0).all() for norm in norms)
+
+
+def test_dirac_by_hand() -> None:
+    """Where the channels agree: the identity, and He's draw of the same seed with every filter at length 0.1."""
+    weights = []
+    for init in ("he_fan_in", "dirac"):
+        torch.manual_seed(0)
+        weights.append({name: layer.weight.data for name, layer, _ in layers_3x3(Network(14, None, init=init))})
+    for name, drawn in weights[0].items():
+        if drawn.shape[0] == drawn.shape[1]:
+            drawn = 0.1 * drawn / drawn.square().sum((1, 2, 3), keepdim=True).sqrt()
+            drawn[range(len(drawn)), range(len(drawn)), 1, 1] += 1
+        torch.testing.assert_close(weights[1][name], drawn, msg=name)
 
 
 def test_same_seed_same_weights_plain_and_residual() -> None:

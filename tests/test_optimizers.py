@@ -1,4 +1,4 @@
-"""Weight decay's scopes, the rate that every optimizer reads, and the notebook's L2 term."""
+"""Weight decay's scopes, and the rate that every optimizer reads."""
 
 import inspect
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from ablation.config.schema import ROOT
 from ablation.errors import UserError
 from ablation.networks import shortcuts
 from ablation.networks.resnet import Network
+from ablation.training.lars import LARS
 from ablation.training.optimizers import build_optimizer, decayed, fast_arguments, l2_penalty, load_state
 
 CPU = torch.device("cpu")
@@ -93,23 +94,16 @@ def test_every_optimizer_reads_the_rate_from_the_tensor(name: str) -> None:
         assert_same_weights(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_the_notebooks_l2_is_a_loss_term() -> None:
-    """1e-4 sum(w^2) on convolution kernels in the loss, as Keras adds it, is torch's weight_decay of 2e-4 there."""
-    given = node("nesterov")
-    ours, theirs, rate = network(), network(), torch.tensor(0.1)
-    factory = targets.target("optimizer", given, given=1)
-    optimizer = build_optimizer(factory, ours, given["weight_decay_scope"], rate)
-    reference = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, nesterov=True, foreach=False)
-    for step in range(3):
-        kernels = [m.weight for m in theirs.modules() if isinstance(m, nn.Conv2d)]
-        term = 1e-4 * sum((w**2).sum() for w in kernels)
-        torch.testing.assert_close(l2_penalty(optimizer), term.detach(), rtol=1e-5, atol=0)
-        backward(ours, step)
-        backward(theirs, step)
-        term.backward()  # adds its gradient to the one of the loss
-        optimizer.step()
-        reference.step()
-        assert_same_weights(ours, theirs, rtol=1e-5, atol=1e-7)
+def test_lars_steps_are_the_same_fraction_of_every_layers_weights() -> None:
+    net, rate = network(), torch.tensor(0.02)
+    optimizer = build_optimizer(lambda groups: LARS(groups, momentum=0.0), net, "all", rate)
+    backward(net)
+    gradients = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    optimizer.step()
+    for name, p in net.named_parameters():
+        length = 0.02 * before[name].norm() / gradients[name].norm() if p.ndim > 1 else 0.02
+        torch.testing.assert_close(p.detach(), before[name] - length * gradients[name], msg=name)
 
 
 def test_no_penalty_without_weight_decay() -> None:

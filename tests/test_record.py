@@ -25,8 +25,10 @@ def test_committed_records_are_read_under_todays_names() -> None:
     for path in COMMITTED:
         raw, made = json.loads(path.read_text()), record.read(path)
         assert made["metrics"] == raw["metrics"]
-        assert made["environment"]["fused"] == raw["environment"]["compiled"]
-        assert made["config"]["trainer"]["fused"] == raw["config"]["trainer"]["compile"]
+        for group, old in ((raw["environment"], "compiled"), (raw["config"]["trainer"], "compile")):
+            group.setdefault("fused", group.get(old))
+        assert made["environment"]["fused"] == raw["environment"]["fused"]
+        assert made["config"]["trainer"]["fused"] == raw["config"]["trainer"]["fused"]
         assert made["config"]["shortcut"]["_target_"].startswith("ablation.networks.shortcuts.")
         assert len(made["layers"]) == made["config"]["model"]["depth"] - 1
 
@@ -55,6 +57,8 @@ UNREADABLE: dict[str, tuple[str, Any, str]] = {
     "a list for a group": ("config.data", [], "no key config.data.name"),
     "null for a group": ("timing", None, "timing is None"),
     "a confusion of texts": ("confusion", [["1"]], "confusion is [['1']]"),
+    "a mapping for a text": ("environment.device_name", {"a": "b"}, "environment.device_name is {}"),
+    "class names that are numbers": ("data.classes", [1, 2], "data.classes is [1, 2]"),
     "a dot in a key": ("config.optimizer", {"name": "sgd", "a.b": 1}, "a key is 'a.b'"),
     "bottomless lists": ("config.optimizer.betas", nested(400), "nested too deeply"),
     "another schema": ("schema", "1", "schema '1' is not this version's (1)"),
@@ -83,7 +87,16 @@ def test_what_is_no_file_is_unreadable_and_no_hang(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="cannot be read: not a file"):
             record.read(path)
     assert status.read(tmp_path) is None
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "status.json").write_text('{"status": ["done"]}')
+    assert status.read(tmp_path / "odd") is None
     assert history.read(tmp_path / "record.json") == ([], 0)
+
+
+def test_a_layer_has_every_key(tmp_path: Path) -> None:
+    made = json.loads(COMMITTED[0].read_text())
+    (tmp_path / "record.json").write_text(json.dumps(made | {"layers": [{"name": "conv1"}]}))
+    assert record.read(tmp_path / "record.json")["layers"] == [dict.fromkeys(made["layers"][0]) | {"name": "conv1"}]
 
 
 def test_an_interpolation_stays_text(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from ablation.report.documents import csv as csv_text
 from ablation.report.documents import latex, markdown_table
 from ablation.report.evidence import read
 from ablation.report.figures import band_of, draw
-from ablation.report.reporting import gather, make_report, show_main_table
+from ablation.report.reporting import gather, make_report, show_tables
+from ablation.report.rules import VERDICTS
 from ablation.report.studies import studies
 from ablation.report.tables import duration, main_table
 
@@ -62,13 +61,13 @@ def test_the_main_table_is_golden(tmp_path: Path) -> None:
         "| Network | Parameters | n | Train error % | running | Test error % | 95% interval | best | median | Paper "
         "| Difference | Time | Images/s |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        "| plain-20 | 270,000 | 3 | 1.00 ± 0.10 | 2.00 ± 0.20 | 9.50 ± 0.10 | 9.40 to 9.60 | 9.40 | 9.50 | ≈9.5 "
-        "| +0.00 | 3 min 20 s | 20,000 |",
+        "| plain-20 | 270,000 | 3 | 1.00 ± 0.10 | 2.00 ± 0.20 | 9.50 ± 0.10 | 9.25 to 9.75 | 9.40 | 9.50 | ≈9.7 "
+        "| -0.20 | 3 min 20 s | 20,000 |",
         "| plain-44 | – | 0 | missing | – | missing | – | – | – | – | – | – | – |",
-        "| plain-56 | 270,000 | 1 | 3.00 | 6.00 | 13.00 | – | 13.00 | 13.00 | ≈13.5 | -0.50 | 3 min 20 s | 20,000 |",
-        "| ResNet-20 | 270,000 | 3 | 0.50 ± 0.10 | 1.00 ± 0.20 | 8.75 ± 0.20 | 8.55 to 8.95 | 8.55 | 8.75 | 8.75 "
+        "| plain-56 | 270,000 | 1 | 3.00 | 6.00 | 13.00 | – | 13.00 | 13.00 | ≈13.25 | -0.25 | 3 min 20 s | 20,000 |",
+        "| ResNet-20 | 270,000 | 3 | 0.50 ± 0.10 | 1.00 ± 0.20 | 8.75 ± 0.20 | 8.25 to 9.25 | 8.55 | 8.75 | 8.75 "
         "| +0.00 | 3 min 20 s | 20,000 |",
-        "| ResNet-44 | 270,000 | 3 | 0.10 ± 0.00 | 0.20 ± 0.00 | 7.00 ± 0.10 | 6.90 to 7.10 | 6.90 | 7.00 | 7.17 "
+        "| ResNet-44 | 270,000 | 3 | 0.10 ± 0.00 | 0.20 ± 0.00 | 7.00 ± 0.10 | 6.75 to 7.25 | 6.90 | 7.00 | 7.17 "
         "| -0.17 | 3 min 20 s | 20,000 |",
         "| ResNet-56 | 270,000 | 1 | 0.05 | 0.10 | 7.00 | – | 7.00 | 7.00 | 6.97 | +0.03 | 3 min 20 s | 20,000 |",
     ]
@@ -82,7 +81,7 @@ def test_the_numbers_are_golden(tmp_path: Path) -> None:
         "n": "3",
         "seeds": "0 1 2",
         "parameters": "270000.0",
-        "paper_test_error": "9.5",
+        "paper_test_error": "9.7",
         "paper_source": "Figure 6 (left)",
         "precision": "bfloat16",
         "device_name": "NVIDIA H200",
@@ -91,25 +90,28 @@ def test_the_numbers_are_golden(tmp_path: Path) -> None:
     }
     assert {key: rows[0][key] for key in expected} == expected
     numbers = {key: float(rows[0][f"test_error_{key}"]) for key in ("mean", "std", "low", "high", "best", "median")}
-    assert numbers == pytest.approx({"mean": 9.5, "std": 0.1, "low": 9.4, "high": 9.6, "best": 9.4, "median": 9.5})
+    assert numbers == pytest.approx(
+        {"mean": 9.5, "std": 0.1, "low": 9.2516, "high": 9.7484, "best": 9.4, "median": 9.5}, abs=1e-3
+    )
     assert rows[1]["test_error_std"] == ""
 
 
 def test_latex_is_golden(tmp_path: Path) -> None:
     write(tmp_path, fixed(20, residual=True, seed=0, train=0.5, test=8.75))
     assert latex(gather([tmp_path])).splitlines() == [
-        r"% Needs \usepackage{booktabs}.",
+        r"% Needs \usepackage{booktabs,graphicx}.",
         r"\begin{table}",
         r"\centering",
-        r"\caption{cifar10 $\cdot$ sgd lr 0.1 $\cdot$ paper schedule, 64,000 steps $\cdot$ crop\_flip $\cdot$ "
-        r"batch 128 $\cdot$ bfloat16 $\cdot$ NVIDIA H200}",
+        r"\caption{cifar10 $\cdot$ sgd lr 0.1 $\cdot$ paper schedule, 64,000 steps}",
+        r"\label{tab:runs-cifar10}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         r"\begin{tabular}{lrrrrrrrr}",
         r"\toprule",
         r"Network & Parameters & n & Train error \% & running & Test error \% & 95\% interval & Paper & Difference \\",
         r"\midrule",
         r"ResNet-20 & 270,000 & 1 & 0.50 & 1.00 & 8.75 & -- & 8.75 & +0.00 \\",
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\end{table}",
     ]
 
@@ -139,10 +141,10 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_the_main_table_alone_can_be_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show_main_table([small_study(tmp_path)])
+def test_the_tables_alone_can_be_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_tables([small_study(tmp_path)])
     printed = capsys.readouterr().out
-    assert re.search(r"ResNet-20 +3 +0.50 ± 0.10 +8.75 ± 0.20 +8.55 to 8.95 +8.75 +\+0.00 +3 min 20 s", printed)
+    assert re.search(r"ResNet-20 +3 +0.50 ± 0.10 +8.75 ± 0.20 +8.25 to 9.25 +8.75 +\+0.00 +3 min 20 s", printed)
     assert re.search(r"plain-44 +0 +missing +missing", printed)
     assert "Degradation" not in printed
 
@@ -155,10 +157,10 @@ def test_every_format_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "degradation" in printed.lower()
     names = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
     kinds = ("curves", "depth", "gradients", "responses")
-    figures = [f"figures/runs-cifar10-{name}.{kind}" for name in kinds for kind in ("png", "svg")]
-    assert names == sorted(["claims.json", "report.html", "report.md", "table.csv", "table.tex", *figures])
+    figures = [f"figures/runs-cifar10-{name}.{kind}" for name in kinds for kind in ("pdf", "png", "svg")]
+    assert names == sorted(["claims.json", "report.html", "report.md", "runs.csv", "table.csv", "table.tex", *figures])
     for row in json.loads((tmp_path / "out" / "claims.json").read_text()):
-        assert row["verdict"] in ("reproduced", "contradicted", "inconclusive", "untested")
+        assert row["verdict"] in VERDICTS
         assert {"statement", "source", "comparison", "test", "threshold", "evidence", "numbers"} <= set(row)
     for path in re.findall(r"\]\((.+?)\)", (tmp_path / "out" / "report.md").read_text()):
         with Image.open(tmp_path / "out" / path) as image:
@@ -175,7 +177,7 @@ def test_only_the_asked_formats_are_written(tmp_path: Path, capsys: pytest.Captu
     assert not (tmp_path / "out").exists()
     status, printed, _ = run(capsys, tmp_path / "runs", "--format", "csv,html", "--output", tmp_path / "out")
     assert (status, set(printed.split())) == (0, {str(path) for path in (tmp_path / "out").iterdir()})
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.csv", "report.html"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.csv", "runs.csv", "report.html"}
 
 
 def test_figures_are_the_same_twice_and_drawn_again_only_where_records_change(
@@ -191,7 +193,7 @@ def test_figures_are_the_same_twice_and_drawn_again_only_where_records_change(
     reporting._drawn.clear()
     make_report([tmp_path / "runs"], tmp_path / "b")
     files = sorted(path.name for path in (tmp_path / "a" / "figures").iterdir())
-    assert files == ["runs-digits-depth.png", "runs-digits-depth.svg"]
+    assert files == [f"runs-digits-depth.{kind}" for kind in ("pdf", "png", "svg")]
     for name in files:
         assert (tmp_path / "a" / "figures" / name).read_bytes() == (tmp_path / "b" / "figures" / name).read_bytes()
     page = make_report([tmp_path / "runs"], tmp_path / "b").read_text()
@@ -200,23 +202,6 @@ def test_figures_are_the_same_twice_and_drawn_again_only_where_records_change(
     write(tmp_path / "runs", digits_quickstart()[0] | {"name": "again", "id": "abc"})
     make_report([tmp_path / "runs"], tmp_path / "b")
     assert drawn == ["runs-digits"] * 3
-
-
-def test_text_from_the_file_system_is_escaped(tmp_path: Path) -> None:
-    evil = "<script>alert(1)</script>|&$"
-    made = record(20, residual=True, environment__device_name=evil)
-    made["config"]["optimizer"]["name"] = evil
-    quick(tmp_path / "runs", [made])
-    failed = tmp_path / "runs" / "failed"
-    failed.mkdir()
-    (failed / "status.json").write_text(json.dumps({"status": "failed", "message": evil + "\ud800"}))
-    page = make_report([tmp_path / "runs"], tmp_path / "out").read_text()
-    assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(1)") > 2
-    document = (tmp_path / "out" / "report.md").read_text()
-    assert "<script" not in document
-    assert r"\|&$" in document
-    assert r"\&\$" in (tmp_path / "out" / "table.tex").read_text()
 
 
 def test_a_setting_title_in_brackets_does_not_vanish_in_the_terminal(
@@ -286,6 +271,9 @@ def test_a_seed_that_ends_early_does_not_bend_the_mean() -> None:
         (["--publish", "digits"], "--publish=digits: needs a PATH"),
         (["RUNS", "data=imagenet"], "data=imagenet: no run has it; there are digits"),
         (["RUNS", "dta=digits"], "filter=dta: no such key"),
+        (["RUNS", "--baseline", "seed"], "--baseline=seed: must be KEY=VALUE"),
+        (["RUNS", "--baseline", "model.depth=8"], "model.depth=8: no run has it; there are 20, 56"),
+        (["RUNS", "--best", "0"], "--best=0: must be a positive number"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -314,13 +302,63 @@ def test_filters_and_options_in_any_order(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_check_fails_on_a_contradicted_claim_with_a_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_all(tmp_path, paper_study(seeds=3, depths=[20, 56]))
+    write_all(tmp_path, [made | {"layers": []} for made in paper_study(seeds=5, depths=[20, 56])])
     assert run(capsys, tmp_path, "--format", "terminal", "--check")[0] == 0
-    for seed in range(3):
+    for seed in range(5):
         write(tmp_path, record(110, residual=False, seed=seed, train_error=1.0))
     status, printed, _ = run(capsys, tmp_path, "--format", "terminal", "--check")
     assert status == 1
     assert "contradicted: runs-cifar10: plain-110-fails: " in printed
+
+
+def rates(folder: Path, validation: int = 0) -> list[Path]:
+    """Runs at two rates, the higher one better on validation and worse on test."""
+    made = []
+    for rate, val, test in ((0.1, 5.0, 6.0), (0.3, 4.0, 7.0)):
+        errors = {"test_error": test, "val_error": val if validation else None}
+        made.append(record(20, True, **errors, config__optimizer__lr=rate, config__data__validation=validation))
+    return write_all(folder, made)
+
+
+def test_two_runs_side_by_side_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = rates(tmp_path / "runs")
+    before = sorted(tmp_path.rglob("*"))
+    status, printed, _ = run(capsys, first, second)
+    assert status == 0
+    assert re.search(r"optimizer.lr +0.1 +0.3", printed)
+    assert re.search(r"test_error +6 +7", printed)
+    assert re.search(r"64000 +\S+ +\S+ +6.00 +7.00", printed)
+    assert "weight_decay" not in printed
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("validation", "best", "label"), [(5000, "0.3", ""), (0, "0.1", "selected on the test set")])
+def test_the_best_run_is_the_one_on_validation_else_it_says_so(
+    validation: int, best: str, label: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates(tmp_path / "runs", validation)
+    _, every, _ = run(capsys, tmp_path / "runs", "--runs")
+    assert len(re.findall("^resnet20-seed0", every, re.MULTILINE)) == 2
+    _, printed, _ = run(capsys, tmp_path / "runs", "--best", "1")
+    assert re.findall(r"ResNet-20 +(\S+)", printed) == [best]
+    assert label in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_a_comparison_is_in_every_format_beside_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rates(tmp_path / "runs", validation=5000)
+    _, printed, _ = run(
+        capsys, tmp_path / "runs", "--baseline", "optimizer.lr=0.3", "--format", "terminal,csv,md,latex"
+    )
+    assert re.search(r"lr=0.1 +1 .* -1.00", printed)
+    assert re.search(r"lr=0.3 +1 .* baseline", printed)
+    with open(tmp_path / "report" / "table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["optimizer.lr"], row["difference"]) for row in rows] == [("0.1", "-1.0"), ("0.3", "")]
+    with open(tmp_path / "report" / "runs.csv") as file:
+        assert [row["metrics.test_error"] for row in csv.DictReader(file)] == ["6.0", "7.0"]
+    assert "| 0.1 | 1 | 5.00 |" in (tmp_path / "report" / "report.md").read_text()
+    assert r"\label{tab:runs-cifar10}" in (tmp_path / "report" / "table.tex").read_text()
 
 
 def test_watch_makes_the_report_again_when_something_comes(
@@ -369,27 +407,3 @@ def test_figures_cope_with_any_choice_of_networks(tmp_path: Path) -> None:
         found = draw(study.settings[0], "x")
         depth = ["depth"] if len({row["config"]["model"]["depth"] for row in made}) > 1 else []
         assert [illustration.kind for illustration in found] == ["curves", *depth, "responses", "gradients"]
-
-
-LOOK = """<script>addEventListener("load", () => {
-  const images = [...document.images].map(image => image.complete && image.naturalWidth > 100);
-  const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-  document.body.dataset.seen = `${images.filter(shown => shown).length} of ${images.length}, ${wide} too wide`;
-});</script>"""
-
-
-@pytest.mark.chromium
-def test_the_page_in_a_browser(tmp_path: Path) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium here: the page was not opened")
-    write_all(tmp_path / "runs", [*digits_quickstart(), *paper_study(seeds=2, depths=[20, 56])])
-    page = make_report([tmp_path / "runs"], tmp_path / "out")
-    text = page.read_text()
-    assert not re.findall(r'(?:src|href)="(?!data:|#)', text), "the page must need nothing but itself"
-    page.write_text(text.replace("</body>", LOOK + "</body>"))
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1200,900"]
-    command = [browser, *options, f"--user-data-dir={tmp_path}/browser", "--virtual-time-budget=4000", "--dump-dom"]
-    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-    assert 'data-seen="8 of 8, 0 too wide"' in done.stdout
-    assert "CONSOLE" not in done.stderr

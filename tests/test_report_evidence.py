@@ -16,7 +16,6 @@ from ablation.errors import UserError
 from ablation.report.evidence import read, read_history
 from ablation.report.filters import select
 from ablation.report.studies import main_shortcut, studies
-from ablation.report.tables import ablation_tables
 
 # Broken files
 
@@ -199,27 +198,8 @@ def test_studies_are_never_mixed(tmp_path: Path) -> None:
     write_all(reference / "digits", digits_quickstart())
     write_all(tmp_path / "results" / "runs", [*paper_study(seeds=2, depths=[20]), *digits_quickstart()])
     found = studies(read([tmp_path]).runs)
-    assert [study.name for study in found] == ["degradation", "digits", "runs-cifar10", "runs-digits"]
-    assert [sum(len(c.runs) for s in study.settings for c in s.cells) for study in found] == [2, 4, 4, 4]
-
-
-def test_an_ablation_is_the_baseline_and_one_change() -> None:
-    adamw = {"config__optimizer__name": "adamw", "config__optimizer__lr": 0.001}
-    made = []
-    for seed in range(3):
-        made.append(record(20, True, seed, test_error=8.0 + seed / 10, train_error=1.0))
-        made.append(record(20, True, seed, test_error=9.0 + seed / 10, train_error=1.5, **adamw))
-        # Two changes at once are compared with neither.
-        made.append(record(20, True, seed, test_error=30.0, **adamw, config__augmentation__name="cutout"))
-    made.append(record(20, True, environment__precision="float32"))
-    tables = dict(ablation_tables(study_of(made)))
-    assert list(tables) == ["Optimizer", "Augmentation", "Hardware and precision"]
-    assert tables["Optimizer"].iloc[:, :6].to_numpy().tolist() == [
-        ["ResNet-20", "sgd (baseline)", "3", "8.10 ± 0.10", "–", "–"],
-        ["ResNet-20", "adamw", "3", "9.10 ± 0.10", "+1.00", "+0.87 to +1.13"],
-    ]
-    assert list(tables["Augmentation"]["Change"]) == ["crop_flip (baseline)", "cutout"]
-    assert list(tables["Hardware and precision"]["Change"]) == ["baseline", "precision=float32"]
+    assert [study.name for study in found] == ["runs-cifar10", "runs-digits", "degradation", "digits"]
+    assert [sum(len(c.runs) for s in study.settings for c in s.cells) for study in found] == [4, 4, 2, 4]
 
 
 # Filters

@@ -1,6 +1,5 @@
-"""The learning rate, value by value: the paper's table, the 110-layer rule, Keras' plateau rule, the ends of curves."""
+"""The learning rate, value by value: the paper's table, the 110-layer rule, the ends of curves."""
 
-import math
 import random
 from functools import cache
 
@@ -84,49 +83,6 @@ def test_the_warm_up_ends_for_good_and_moves_no_milestone() -> None:
     seen = rates(conf_schedule("paper_warmup", steps=2000), errors)
     at = expected_switch(errors)
     assert seen == pytest.approx([0.01] * at + [0.1] * (1000 - at) + [0.01] * 500 + [0.001] * 500)
-
-
-class KerasPlateau:
-    """keras.callbacks.ReduceLROnPlateau, mode "min", written from its documentation and source in plain Python."""
-
-    def __init__(self, lr: float, factor: float, patience: int, min_delta: float, min_lr: float) -> None:
-        self.lr, self.factor, self.patience, self.min_delta, self.min_lr = lr, factor, patience, min_delta, min_lr
-        self.wait, self.best = 0, float("inf")
-
-    def on_epoch_end(self, loss: float) -> None:
-        if loss < self.best - self.min_delta:
-            self.best = loss
-            self.wait = 0
-        else:
-            self.wait += 1
-            if self.wait >= self.patience and self.lr > self.min_lr:
-                self.lr = max(self.lr * self.factor, self.min_lr)
-                self.wait = 0
-
-
-def losses(kind: str) -> list[float]:
-    draw = random.Random(5)
-    if kind == "steady":
-        return [2.0 * 0.97**epoch for epoch in range(120)]
-    if kind == "just too little":  # falls by 0.0099 an epoch: none alone is an improvement of 0.01, two together are
-        return [2.0 - 0.0099 * epoch for epoch in range(60)]
-    if kind == "flat":
-        return [1.0] * 80
-    return [1.0 + 0.5 * math.exp(-epoch / 10) + 0.02 * draw.random() for epoch in range(150)]
-
-
-@pytest.mark.parametrize("kind", ["steady", "just too little", "flat", "noisy"])
-@pytest.mark.parametrize("changes", [{}, {"min_delta": 0.0}, {"min_lr": 0.02}, {"patience": 1}], ids=str)
-def test_plateau_is_keras(kind: str, changes: dict[str, float]) -> None:
-    plan = {"factor": math.sqrt(0.1), "patience": 5, "min_delta": 0.01, "min_lr": 1e-6} | changes
-    schedule, keras = conf_schedule("plateau", **changes), KerasPlateau(0.1, **plan)
-    for epoch, loss in enumerate(losses(kind)):
-        [rate] = rates(schedule, [0.5])
-        assert rate == pytest.approx(keras.lr, rel=1e-6), epoch
-        schedule.end_epoch(loss)
-        keras.on_epoch_end(loss)
-    if kind == "flat":
-        assert keras.lr == plan["min_lr"], "the case is to reach the floor"
 
 
 def test_plateau_never_raises_the_rate() -> None:

@@ -99,9 +99,10 @@ def test_the_captured_rate_follows_the_schedule_to_the_last_step(schedule: str) 
     assert_same_weights(training, alone)
 
 
-def test_what_cannot_be_captured_goes_on_without(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, AssertionError, ValueError])  # torch, Inductor, Triton's compilers
+def test_what_cannot_be_captured_goes_on_without(kind: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(_function: Callable[[], None]) -> Callable[[], None]:
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        raise kind("operation not permitted when stream is capturing\nmore")
 
     training, plain = replayed(training_of(small()), refuse), training_of(small())
     take(training, 6)
@@ -110,6 +111,26 @@ def test_what_cannot_be_captured_goes_on_without(capsys: pytest.CaptureFixture[s
     assert printed.count("\n") == 1, "one line, once"
     assert "operation not permitted" in printed
     assert_same_weights(training, plain)
+    training.replayed = cuda_graph.Replayed(refuse, strict=True)
+    with pytest.raises(kind):
+        take(training, 4)
+
+
+class Event:
+    """A step on a GPU that has ended or not."""
+
+    def __init__(self, done: bool) -> None:
+        self.done = done
+
+    def query(self) -> bool:
+        return self.done
+
+
+@pytest.mark.parametrize(("done", "waiting", "far"), [(0, 4, False), (0, 5, True), (3, 4, False), (3, 5, True)])
+def test_the_host_is_a_few_steps_ahead_at_most(done: int, waiting: int, far: bool) -> None:
+    training = training_of(small())
+    training.in_flight.extend([Event(True)] * done + [Event(False)] * waiting)
+    assert training.far_ahead() is far
 
 
 def test_a_checkpoint_is_captured_anew() -> None:

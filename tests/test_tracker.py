@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -390,3 +391,14 @@ def test_overwritten_run_gets_an_id_of_its_own(server: WandbServer, folder: Path
     runs.finish(runs.small(results, "overwrite=true", "tracker=online"))
     tracker.finish()
     assert list(server.runs) == [f"{first}-2"]
+
+
+def test_what_killed_programs_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for name, owner, age in (("old", gone.pid, 4000), ("new", gone.pid, 0), ("alive", os.getpid(), 4000)):
+        (tmp_path / f"ablation-spool-{owner}-{name}").mkdir()
+        os.utime(tmp_path / f"ablation-spool-{owner}-{name}", times=(time.time() - age,) * 2)
+    tracker.remove_old_spools()
+    assert {path.name.split("-")[-1] for path in tmp_path.iterdir()} == {"new", "alive"}

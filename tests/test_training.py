@@ -10,7 +10,7 @@ import pytest
 import torch
 from runs import essence, finish, folder_of, small
 from sklearn.metrics import confusion_matrix, log_loss, zero_one_loss
-from test_schedules import KerasPlateau
+from test_schedules import conf_schedule
 from torch.nn import functional as F
 
 from ablation import data
@@ -19,6 +19,7 @@ from ablation.config.schema import Config
 from ablation.data import Images, Splits
 from ablation.runs.build import build_training, load_data
 from ablation.runs.finish import digest
+from ablation.training.schedules import Plateau
 from ablation.training.step import Training
 
 CPU = torch.device("cpu")
@@ -122,12 +123,13 @@ def test_the_plateau_rule_hears_each_epochs_loss_with_its_l2_term(tmp_path: Path
     finish(small(tmp_path, "optimizer=nesterov", "schedule=plateau", *plan))
     rows = rows_of(folder_of(tmp_path))
     assert [row["step"] for row in rows] == list(range(5, 61, 5))  # once an epoch
-    keras = KerasPlateau(0.1, factor=0.1**0.5, patience=2, min_delta=0.2, min_lr=1e-6)
+    rule = conf_schedule("plateau", patience=2, min_delta=0.2)
+    assert isinstance(rule, Plateau)
     for row in rows:
-        assert row["lr"] == pytest.approx(keras.lr, rel=1e-6), row["step"]
+        assert row["lr"] == pytest.approx(rule.lr, rel=1e-6), row["step"]
         assert row["objective"] > row["running_train_loss"]
-        keras.on_epoch_end(row["objective"])
-    assert keras.lr < 0.05, "the case is to reach a drop"
+        rule.end_epoch(row["objective"])
+    assert rule.lr < 0.05, "the case is to reach a drop"
 
 
 def test_the_loss_of_the_reference_is_a_plain_loops_and_pinned() -> None:

@@ -4,6 +4,10 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+UNSAFE = [*range(32), *range(127, 160), *range(0x2028, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)]
+"""Control characters, among them those of text from right to left, and half characters, which no file can hold."""
+PRINTABLE = dict.fromkeys(UNSAFE, "\ufffd") | dict.fromkeys(map(ord, "\t\n\v\f\r\x85\u2028\u2029"), " ")
+
 
 class UserError(Exception):
     """A mistake in the command line, a config file or an input file; the entry points then exit with status 2.
@@ -17,7 +21,12 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         shown = {"None": "null", "True": "true", "False": "false"}.get(str(self.value), self.value)  # as it was typed
-        return " ".join(f"{self.key}={shown}: {self.allowed}".split())  # one line, whatever the value holds
+        return " ".join(printable(f"{self.key}={shown}: {self.allowed}").split())  # one line, whatever the value holds
+
+
+def printable(text: object) -> str:
+    """`text` on one line, without what acts on a terminal or cannot be encoded: for names and messages of others."""
+    return str(text).translate(PRINTABLE)
 
 
 def no_such(what: str, key: str, value: Any, known: Iterable[str]) -> UserError:

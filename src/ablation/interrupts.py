@@ -45,7 +45,8 @@ class Interrupts:
     def __exit__(self, *_exception: object) -> None:
         Interrupts.current = self.outer
         for number, handler in self.old.items():
-            signal.signal(number, handler)
+            ends = self.signal and handler == signal.SIG_DFL  # the process, as it does already: with its own status
+            signal.signal(number, signal.SIG_IGN if ends else handler)
         handler = self.old[self.signal] if self.signal else None
         if callable(handler) and handler is not signal.default_int_handler:
             handler(self.signal, None)

@@ -5,15 +5,27 @@ what cannot be written is thrown away, and the work goes on.
 """
 
 import argparse
+import errno
 import io
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import NoReturn
+from typing import ClassVar, NoReturn
+
+from rich.console import Console
 
 from ablation.errors import UserError
+
+WIDE = 120
+"""Columns where the output is not a terminal and COLUMNS is not set."""
+
+
+def console() -> Console:
+    """For stdout: as wide as the terminal or as COLUMNS says; a log must not lose half a table."""
+    found = Console()
+    return found if found.is_terminal or os.environ.get("COLUMNS", "").isdigit() else Console(width=WIDE)
 
 
 def fail(error: UserError) -> NoReturn:
@@ -25,10 +37,14 @@ def fail(error: UserError) -> NoReturn:
 class Unbreakable(io.FileIO):
     """A file descriptor to write to, which becomes /dev/null when it can no longer be written."""
 
+    lost: ClassVar = ""  # why standard output could not be written; not that its reader has gone, as `head` does
+
     def write(self, text: object) -> int:
         try:
             return super().write(text)  # type: ignore[arg-type]
-        except OSError:
+        except OSError as error:
+            if self.fileno() == 1 and error.errno != errno.EPIPE:
+                Unbreakable.lost = str(error.strerror)
             with open(os.devnull, "w") as null:
                 os.dup2(null.fileno(), self.fileno())
             return memoryview(text).nbytes  # type: ignore[arg-type]
@@ -48,6 +64,13 @@ def make_unbreakable() -> None:
             setattr(sys, name, io.TextIOWrapper(raw, encoding, "replace", line_buffering=True))
 
 
+def check_output() -> None:
+    """Raise UserError if a line was lost, at the end of a program whose result is what it prints."""
+    sys.stdout.flush()
+    if Unbreakable.lost:
+        raise UserError("standard output", "", f"cannot be written: {Unbreakable.lost}")
+
+
 def spin_briefly() -> None:
     """Let OpenMP's waiting threads sleep soon: torch reads this when it is imported.
 
@@ -62,6 +85,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError("arguments", " ".join(sys.argv[1:]), f"{message}; --help shows what is allowed")
+
+
+def whole(least: int, most: int, text: str) -> int:
+    """A whole number from `least` to `most`, for argparse."""
+    if not text.isdecimal() or len(text) > 9 or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}")
+    return int(text)
 
 
 def check_writable(key: str, path: Path) -> None:

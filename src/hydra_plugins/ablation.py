@@ -3,9 +3,10 @@
 Hydra imports all of this namespace at every start, `--help` included, so torch and submitit are imported only to train.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.core.plugins import Plugins
@@ -15,6 +16,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from ablation.config.command_line import check_sweep
 from ablation.errors import UserError
 from ablation.launching.sweep import compose_job, sweep
 
@@ -25,17 +27,16 @@ POSITIVE = {"at_once": " or null", "processes": " or null", "threads": " or null
 class AblationSweeper(Sweeper):
     """Named by conf/hydra/sweeper/ablation.yaml, which explains the parameters."""
 
-    def __init__(self, params: dict[str, str] | None, arms: list[list[str]] | None) -> None:
-        self.params, self.arms = params or {}, arms or [[]]
+    def __init__(self, params: Any, arms: Any) -> None:
+        self.params, self.arms = params, arms
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        if not isinstance(self.params, Mapping):
-            raise UserError("hydra.sweeper.params", self.params, "must be a mapping such as {model.depth: '20,32'}")
+        self.arguments, self.arms = check_sweep(self.params, self.arms)
         launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
         self.start = partial(sweep, hydra_context.config_loader, config, launcher)
 
     def sweep(self, arguments: list[str]) -> None:
-        self.start([f"{key}={value}" for key, value in self.params.items()] + arguments, self.arms)
+        self.start(self.arguments + arguments, self.arms)
 
 
 class AblationLauncher(Launcher):
@@ -46,6 +47,8 @@ class AblationLauncher(Launcher):
         self.parameters = {k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in parameters.items()}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        if find_spec(f"ablation.launching.{self.module}") is None:
+            raise UserError("hydra.launcher.module", self.module, "must be one of gang, processes, slurm")
         for key, or_null in POSITIVE.items():
             value = self.parameters.get(key, 1)
             if (type(value) is not int or value < 1) and not (or_null and value is None):

@@ -33,7 +33,7 @@ class Project:
         normalization = data.fit_normalization(config.data.normalization, splits.train)
         precision = devices.pick_precision(config.trainer.precision, device)
         with self.stream:
-            self.fused = fusible(config.trainer.fused, device)
+            self.fused = fusible(config.trainer.fused, device, config.trainer.strict)
             self.training = build_training(config, splits, normalization, device, precision)
         if self.fused:
             fuse(self.training.network)

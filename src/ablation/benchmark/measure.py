@@ -87,7 +87,7 @@ def composed(options: argparse.Namespace, *overrides: str) -> Config:
     root = options.data_root or ROOT / "data"
     name = "cifar10" if (root / "cifar-10-batches-py").is_dir() else "digits"
     fixed = [f"model={options.model}", f"data={name}", f"data.batch_size={options.batch_size}"]
-    config = compose.compose([*fixed, "schedule.steps=1000000", *overrides])
+    config = compose.compose([*fixed, "schedule.steps=1000000", "trainer.strict=true", *overrides])
     return replace(config, data=replace(config.data, root=str(root)))
 
 

@@ -7,22 +7,23 @@ others over several lines. `translate` says what composing found.
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException
 
 from ablation.config.schema import OPEN_GROUPS, ROOT, Config
 from ablation.errors import UserError, first_line, no_such
-from ablation.program import Parser, fail, make_unbreakable, spin_briefly
+from ablation.program import Parser, check_output, fail, make_unbreakable, spin_briefly
 
 CONF = ROOT / "conf"
+UNUSED = ("hydra.run", "hydra.sweep.", "hydra.output_subdir", "hydra.job.chdir", "hydra.job.env_copy")
 # The types of the schema's single values, as a message names them.
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list[float]: "a list of numbers"}
 IN_WORDS: dict[Any, str] = WORDS | {kind | None: f"{words} or null" for kind, words in WORDS.items()}
@@ -36,6 +37,7 @@ def hydra_command(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its errors itself, over several lines, and exits with 1
     try:
         main()
+        check_output()
     except Exception as error:
         if not isinstance(error, UserError) and (asked == "1" or not is_hydras(error)):
             raise
@@ -55,8 +57,8 @@ def check_arguments() -> None:
         check_overrides(given.overrides, multirun=given.multirun or sweep)
 
 
-def check_overrides(arguments: Sequence[str], multirun: bool = True) -> None:
-    """Raise UserError for the first override that is wrong. Only a `multirun` may give a key several values."""
+def check_overrides(arguments: Sequence[str], multirun: bool = True, job: bool = False) -> None:
+    """Raise UserError for the first override, of a command or a `job`, that is wrong; a `multirun` may give a,b,c."""
     top_keys = {entry.name for entry in fields(Config)} | {path.name for path in CONF.iterdir() if path.is_dir()}
     for argument in arguments:
         key, _, text = argument.partition("=")
@@ -68,8 +70,27 @@ def check_overrides(arguments: Sequence[str], multirun: bool = True) -> None:
         key = override.key_or_group
         if (top := key.replace("/", ".").partition(".")[0]) not in top_keys:
             raise UserError(key, text, no_such("key", top, text, top_keys).allowed)
+        if (job and top in ("hydra", "sweep", "results")) or (key == "results" and override.is_sweep_override()):
+            raise UserError(key, text, "cannot differ between the jobs of a sweep")
+        if key.startswith(UNUSED):
+            raise UserError(key, text, "is not used; the runs' folders are in results=FOLDER")
         if top != "hydra" and (problem := mistake(override, multirun)):  # Hydra checks its own keys
             raise UserError(key, text, problem)
+
+
+def check_sweep(params: Any, arms: Any) -> tuple[list[str], list[list[str]]]:
+    """A sweeper's `params`, as overrides, and its `arms`. Raises UserError for the first that is wrong."""
+    params, arms = params or {}, arms or [[]]
+    if not isinstance(params, Mapping):
+        raise UserError("hydra.sweeper.params", params, "must be a mapping such as {model.depth: '20,32'}")
+    lists = [list(arm) for arm in arms if isinstance(arm, Sequence)] if isinstance(arms, Sequence) else []
+    if lists != arms or not all(isinstance(override, str) for arm in lists for override in arm):
+        raise UserError("hydra.sweeper.arms", arms, "must be a list of lists of overrides such as [[seed=1]]")
+    arguments = [f"{key}={value}" for key, value in params.items()]
+    check_overrides(arguments, job=True)
+    for arm in lists:
+        check_overrides(arm, multirun=False, job=True)
+    return arguments, lists
 
 
 def mistake(override: Override, multirun: bool) -> str | None:
@@ -85,7 +106,7 @@ def mistake(override: Override, multirun: bool) -> str | None:
         if key == "sweep" and not isinstance(value, str):  # the axes of two would not multiply: Hydra drops both
             sweeps = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
             return f"a sweep is one name, with no -m before it; allowed: {', '.join(sweeps)}"
-        if not all(isinstance(name, str | QuotedString | Glob) for name in names):
+        if override.is_delete() or not all(isinstance(name, str | QuotedString | Glob) for name in names):
             return "must be the name of one choice: a group cannot be left out"
     elif override.is_delete() and key.partition(".")[0] not in OPEN_GROUPS:
         return "cannot be removed"
@@ -112,18 +133,39 @@ def is_hydras(error: BaseException) -> bool:
 
 
 def translate(error: BaseException) -> UserError:
-    """The `UserError` that says what `error`, raised by Hydra or OmegaConf, means to the user."""
-    link: BaseException | None = error
-    while link is not None:
+    """The `UserError` that says what `error`, raised by Hydra or OmegaConf, means to the user, and in which file."""
+    links = [error]
+    while link := links[-1].__cause__ or links[-1].__context__:
+        links.append(link)
+    path = next((path for link in links if (path := file_at_fault(link))), None)
+    for link in links:
         if isinstance(link, UserError):  # Hydra wraps what a launcher or sweeper raised while it was built
             return link
+        found = None
         if isinstance(link, MissingConfigException) and link.options is not None:
             group, _, name = str(link.missing_cfg_file).rpartition("/")
-            return no_such("choice", group, name, link.options)
-        if isinstance(link, OmegaConfBaseException) and link.full_key:
-            return about_key(link)
-        link = link.__cause__ or link.__context__
-    return broken_file(error) or UserError("command line", " ".join(sys.argv[1:]), first_line(error))
+            found = no_such("choice", group, name, link.options)
+        elif isinstance(link, OmegaConfBaseException) and link.full_key:
+            found = about_key(link)
+        if found:
+            return UserError(found.key, found.value, f"{found.allowed} (in {path})") if path else found
+    says = next((text for link in links if (text := str(link).partition("full_key:")[0])), type(error).__name__)
+    says = "it contains itself" if isinstance(links[-1], RecursionError) else says
+    if path:
+        return UserError(str(path.parent.relative_to(CONF)), path.stem, f"{path} cannot be read: {says}")
+    return UserError("command line", " ".join(sys.argv[1:]), says)
+
+
+def file_at_fault(error: BaseException) -> Path | None:
+    """The file of conf/ that Hydra was reading or merging when it raised this; its message does not always name it."""
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        seen = frame.f_locals
+        name = seen.get("config_path") or seen.get("path") or getattr(seen.get("default"), "config_path", None)
+        if str(frame.f_globals.get("__name__")).startswith("hydra.") and isinstance(name, str):
+            path = CONF / (name if name.endswith(".yaml") else f"{name}.yaml")
+            found = path if path.parent != CONF and path.is_file() else found
+    return found
 
 
 def about_key(error: OmegaConfBaseException) -> UserError:
@@ -131,19 +173,10 @@ def about_key(error: OmegaConfBaseException) -> UserError:
     typed = [value for name, _, value in (argument.lstrip("+~").partition("=") for argument in sys.argv) if name == key]
     value = error.value if error.value is not None and key == error.full_key else (typed or [""])[-1]
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        if key in ("sweep", "experiment"):
+            return UserError(key, value, "its file needs `# @package _global_` as the first line")
         allowed = no_such("key", key, value, [str(known) for known in error.parent_node or ()]).allowed
         hint = f"; +{key}= for another argument of its _target_" if key.partition(".")[0] in OPEN_GROUPS else ""
         return UserError(key, value, allowed + hint)
     kind = None if isinstance(error, InterpolationResolutionError) else IN_WORDS.get(type_of(key))
     return UserError(key, value, f"must be {kind}" if kind else first_line(error))
-
-
-def broken_file(error: BaseException) -> UserError | None:
-    """The mistake in the YAML file that raises this error when it is read; OmegaConf does not always name the file."""
-    for path in CONF.glob("*/*.yaml"):
-        try:
-            OmegaConf.load(path)
-        except Exception as again:
-            if str(again) == str(error):
-                return UserError(path.parent.name, path.stem, f"{path} cannot be read: {error}")
-    return None

@@ -1,8 +1,10 @@
 """From `conf/`, Hydra or a record to a checked `Config`: each field's own rules hold, and those between fields."""
 
+import itertools
 import json
 import math
 import re
+import sys
 from dataclasses import fields, is_dataclass
 from types import NoneType
 from typing import Any, get_args
@@ -10,13 +12,15 @@ from typing import Any, get_args
 import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from ablation.config.command_line import check_overrides
+from ablation.config.command_line import CONF, check_overrides, check_sweep, translate
 from ablation.config.identity import SCHEMA, is_number
-from ablation.config.schema import OPEN_GROUPS, ROOT, TRAINING_IMAGES, Config, Rule, one_of
-from ablation.config.targets import check_arguments, check_member
-from ablation.errors import UserError, first_line
+from ablation.config.schema import OPEN_GROUPS, TRAINING_IMAGES, Config, Rule, one_of
+from ablation.config.targets import check_arguments, check_member, source_of
+from ablation.errors import UserError, first_line, no_such
 
 OPTIMIZER_RULES = {  # of the keys that the members of the open group `optimizer` share; only `lr` must be there
     "lr": Rule(lambda v: is_number(v) and v > 0, "must be a positive number"),
@@ -25,13 +29,15 @@ OPTIMIZER_RULES = {  # of the keys that the members of the open group `optimizer
     "weight_decay_scope": one_of("all", "weights", "convolutions"),
 }
 
+MOST_JOBS = 10_000  # of a sweep
+
 ConfigStore.instance().store(name="schema", node=Config)  # the first entry of conf/config.yaml's defaults list
 
 
 def compose(arguments: list[str]) -> Config:
     """The checked `Config` of `conf/` with these overrides, outside of a Hydra program. Raises what Hydra raises."""
     check_overrides(arguments)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return from_hydra(hydra.compose("config", arguments))
 
 
@@ -39,6 +45,9 @@ def from_hydra(composed: DictConfig) -> Config:
     """The checked `Config` of a composed configuration. Raises UserError, or what `typed` raises."""
     config = typed(OmegaConf.to_container(composed))
     check(config)
+    for node in (config.shortcut, config.optimizer):
+        if source := source_of(str(node["_target_"])):
+            node["_source_"] = source
     check_arguments(config)
     return config
 
@@ -95,3 +104,41 @@ def check_fields(node: Any, prefix: str = "") -> None:
         for rule in entry.metadata.get("rules", ()):
             if value is not None and not rule.holds(value):
                 raise UserError(key, value, rule.allowed + (" or null" if NoneType in get_args(entry.type) else ""))
+
+
+def axis(override: Override) -> list[str]:
+    """The values of one argument, each as an override of its own."""
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [f"{key}={override.get_value_element_as_str()}"]
+    if not override.is_discrete_sweep():
+        raise UserError(key, override.get_value_string(), "has no values to list; allowed: a,b or choice() or range()")
+    return [f"{key}={value}" for value in itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1)]
+
+
+def check_files() -> int:
+    """Print a line for each file of conf/ and sweeps/ that is wrong; the exit status, 0 or 2."""
+    paths, wrong = sorted([*CONF.glob("*/*.yaml"), *CONF.glob("hydra/*/*.yaml")]), 0
+    for path in paths:
+        try:
+            check_file(str(path.parent.relative_to(CONF)), path.stem)
+        except Exception as error:  # as composing raises it
+            print(f"{path}: {translate(error)}", file=sys.stderr, flush=True)
+            wrong += 1
+    print(f"{len(paths) - wrong} of {len(paths)} files are right")
+    return 2 if wrong else 0
+
+
+def check_file(group: str, name: str) -> None:
+    """Compose with this choice; a sweep with each of its values and arms, but not with every combination of them."""
+    choice = f"{group}={name}"
+    axes: list[list[list[str]]] = [[[]]]
+    if group == "sweep":
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            sweeper = hydra.compose("config", [choice], return_hydra_config=True).hydra.sweeper
+        for key in set(sweeper) - {"_target_", "params", "arms"}:
+            raise no_such("key", f"hydra.sweeper.{key}", sweeper[key], ("params", "arms"))
+        params, arms = check_sweep(sweeper.params, sweeper.arms)
+        axes = [arms, *([[value] for value in axis(one)] for one in OverridesParser.create().parse_overrides(params))]
+    for index in range(max(map(len, axes))):
+        compose([choice, *(override for values in axes for override in values[index % len(values)])])

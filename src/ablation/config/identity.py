@@ -18,6 +18,8 @@ from ablation.errors import UserError
 SCHEMA = 1  # version of the configuration and of the files of a run; a folder of another version is left alone
 # Where the shortcuts are now and were when schema 1 began: an identity keeps the old name, so that no run is orphaned.
 NOW, THEN = "ablation.networks.shortcuts.", "ablation.shortcuts."
+# Keys that came after schema 1 began: left out at these values, so that the runs before them keep their identity.
+LATER = {"model": {"padding": "both"}, "data": {"remainder": "drop"}}
 
 
 def defining(config: Mapping[str, Any], precision: str) -> dict[str, Any]:
@@ -32,6 +34,8 @@ def defining(config: Mapping[str, Any], precision: str) -> dict[str, Any]:
         parts["trainer"]["evaluate_every"] = every
     parts["optimizer"] = {key: 0.0 + v if is_number(v) else v for key, v in config["optimizer"].items()}
     parts["data"] = {key: value for key, value in config["data"].items() if key != "root"}
+    for group, keys in LATER.items():
+        parts[group] = {key: v for key, v in parts[group].items() if key not in keys or v != keys[key]}
     if config["model"]["residual"]:
         shortcut = config["shortcut"].items()
         parts["shortcut"] = {key: str(v).replace(NOW, THEN) if key == "_target_" else v for key, v in shortcut}
@@ -60,10 +64,14 @@ def folder_digest(root: Path) -> str:
     """A digest of the names and contents of all files below `root` but hidden ones. Raises UserError."""
     try:
         found = [name for name in glob("**", root_dir=root, recursive=True) if (root / name).is_file()]
-        times = {name: (root / name).stat().st_mtime_ns for name in sorted(found, key=Path)}
-        return contents_digest(root, tuple(times.items()))
+        return files_digest(root, sorted(found, key=Path))
     except OSError as error:
         raise UserError("data.root", root, f"cannot be read: {error.strerror}: {error.filename}") from None
+
+
+def files_digest(root: Path, names: list[str]) -> str:
+    """A digest of the names and contents of these files below `root`."""
+    return contents_digest(root, tuple((name, (root / name).stat().st_mtime_ns) for name in names))
 
 
 @functools.cache

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from omegaconf import MISSING
+
 from ablation.config.identity import identity
 from ablation.errors import UserError
 
@@ -64,19 +66,22 @@ class Model:
     depth: int = value(20, DEPTH, at_most(10_000))  # layers with weights; the paper's deepest network has 1202
     residual: bool = True  # false: the plain net, which has no shortcuts; the group `shortcut` is then ignored
     width: int = value(16, POSITIVE, at_most(1024))  # channels of the first stage; the last has four times as many
-    init: str = value("he_fan_in", one_of("he_fan_in", "he_fan_out", "glorot"))
+    init: str = value("he_fan_in", one_of("he_fan_in", "he_fan_out", "glorot", "dirac"))
+    """Initial weights: normal (He 2015b), uniform (Glorot), or normal with the identity added (DiracNets)."""
     batch_norm_momentum: float = value(0.1, Rule(lambda v: 0 < v <= 1, "must be above 0 and at most 1"))
     """Weight of the newest batch in the running statistics (Keras counts the other way round)."""
-    batch_norm_eps: float = value(1e-5, POSITIVE)
+    batch_norm_eps: float = value(1e-5, POSITIVE)  # added to the variance
+    padding: str = value("both", one_of("both", "end"))
+    """Where 3x3 convolutions of stride 2 pad an even side: at both ends, or at its end alone (Keras' `same`)."""
 
 
 @dataclass
 class Schedule:
     """The learning rate over the run, in optimisation steps; `optimizer.lr` is its highest value."""
 
-    name: str = value("paper", NAME)
-    kind: str = value("multistep", one_of("multistep", "cosine", "onecycle", "plateau"))
-    steps: int = value(64_000, Rule(lambda v: 1 <= v <= 10_000_000, "must be from 1 to 10,000,000"))
+    name: str = value(MISSING, NAME)
+    kind: str = value("multistep", one_of("multistep", "cosine", "onecycle", "plateau"))  # how the rate changes
+    steps: int = value(64_000, Rule(lambda v: 1 <= v <= 10_000_000, "must be from 1 to 10,000,000"))  # how many
     milestones: list[float] = field(default_factory=list, metadata={"rules": [MILESTONES]})  # fractions of `steps`
     factor: float = value(0.1, FRACTION)  # multistep (at each milestone), plateau: what the rate is multiplied by
     warmup_lr: float | None = value(None, POSITIVE)  # multistep: the rate while the training error is above the next
@@ -91,24 +96,28 @@ class Schedule:
 class Augmentation:
     """What is done to a training image; every part is off at its zero."""
 
-    name: str = value("none", NAME)
+    name: str = value(MISSING, NAME)
     padding: int = value(0, PIXELS)  # pixels of zero padding on each side, then a random crop of the old size
     shift: float = value(0.0, PIXELS)  # largest continuous shift in pixels, bilinear, edges repeated
-    flip: bool = False
+    flip: bool = False  # a horizontal flip, every other time
     cutout: int = value(0, PIXELS)  # side of the square of zeros, in pixels
-    policy: str | None = value(None, one_of("trivial_augment"))
+    policy: str | None = value(None, one_of("trivial_augment"))  # of torchvision, before all else
 
 
 @dataclass
 class Data:
     """Which images, and how they are normalised and batched."""
 
-    name: str = value("cifar10", one_of(*TRAINING_IMAGES, "image_folder"))
+    name: str = value(MISSING, one_of(*TRAINING_IMAGES, "image_folder"))  # the data set
     root: str | None = None  # folder of the files, absolute or from the working directory; null: data/ in the checkout
     validation: int = value(0, NOT_NEGATIVE)  # training images held out; the test set is never used for validation
     split_seed: int = value(0, NOT_NEGATIVE, at_most(2**32 - 1))  # apart from `seed`: a study's seeds share one split
     normalization: str = value("pixel_mean", one_of("pixel_mean", "pixel_standardize", "channel_standardize"))
-    batch_size: int = value(128, Rule(lambda v: v >= 2, "must be at least 2: batch norm needs it"))
+    """What is subtracted, and divided by, from the training images."""
+    batch_size: int = value(128, Rule(lambda v: v >= 2, "must be at least 2: batch norm needs it"))  # images a step
+    remainder: str = value("drop", one_of("drop", "repeat"))
+    """The images that do not fill a batch: left out, or repeated to fill one more, while an epoch keeps its number of
+    steps and so misses one batch at random. Keras' smaller batch has the same gradient if it divides a full one."""
 
 
 @dataclass
@@ -116,15 +125,17 @@ class Trainer:
     """How the run is executed. `precision` is part of an identity, `evaluate_every` where it can change the result."""
 
     name: str = value("fast", NAME)
-    device: str = value("auto", DEVICE)
+    device: str = value("auto", DEVICE)  # auto: a GPU if there is one
     precision: str = value("auto", one_of("auto", "bfloat16", "float32"))  # auto: bfloat16 where the hardware has it
     fused: bool | None = None  # batch norm, sum and ReLU as one operation; null: on CUDA, where the kernels work
-    deterministic: bool = False
+    deterministic: bool = False  # the same bits each time, more slowly
+    strict: bool = False  # kernels or a CUDA graph that fail end the run; else it goes on without, and a line says why
     evaluate_every: int | None = value(None, POSITIVE)  # steps between evaluations (history rows); null: once an epoch
     checkpoint_every: int = value(2000, POSITIVE)  # steps
     time_limit: float | None = value(None, POSITIVE)
     """Minutes from the (whole sweep's) start to a checkpoint and the end, plus half a minute for a begun evaluation."""
-    progress: bool | None = None  # null: a bar on a terminal, a line per evaluation elsewhere; false: nothing
+    progress: bool | None = None  # null: a bar on a terminal, lines elsewhere (at most 50 a run); false: nothing
+    label: str | None = None  # the run on the terminal; null: its folder's name; a sweep names what varies
 
 
 @dataclass
@@ -132,9 +143,9 @@ class Tracker:
     """Weights & Biases; the files of a run are the truth, this is a view of them."""
 
     name: str = "offline"
-    mode: str = value("offline", one_of("offline", "online", "disabled"))
-    project: str = value("ablation", NAME)
-    entity: str | None = None
+    mode: str = value("offline", one_of("offline", "online", "disabled"))  # offline: no account, no network
+    project: str = value("ablation", NAME)  # W&B's project
+    entity: str | None = None  # W&B's user or team; null: your default one
     group: str | None = None  # null: the sweep's name
     timeout: float = value(10.0, POSITIVE)  # seconds that W&B may take to answer, to begin or to finish
 
@@ -151,7 +162,7 @@ class Config:
     data: Data = field(default_factory=Data)
     trainer: Trainer = field(default_factory=Trainer)
     tracker: Tracker = field(default_factory=Tracker)
-    seed: int = value(0, NOT_NEGATIVE, at_most(2**63 - 1))
+    seed: int = value(0, NOT_NEGATIVE, at_most(2**63 - 1))  # of weights, batches and augmentation
     selection: str = value("final", one_of("final", "best_test"))  # which iterate is the result
     early_stopping: int | None = value(None, POSITIVE)  # stop after so many evaluations without a better test error
     overwrite: bool = False  # train again what is done already; the old run is kept in results/replaced
@@ -188,6 +199,8 @@ class Config:
 
 def resolved(key: str, folder: str) -> Path:
     """The absolute path of a folder, without links. Raises UserError, about `key`, if there can be no such folder."""
+    if re.search(r"[\x00-\x1f]", folder):
+        raise UserError(key, repr(folder), "must be one line, without control characters")
     try:
         path = Path(os.path.realpath(Path(folder).expanduser()))
         with suppress(FileNotFoundError):

@@ -1,20 +1,29 @@
-"""The open groups, shortcut and optimizer: their members are built from the `_target_` of a YAML file in conf/."""
+"""The open groups, shortcut and optimizer: their members are built from the `_target_` of a YAML file in conf/.
+
+A member is tried before anything is written: a shortcut on a tiny image, an optimizer for one step. The source of a
+user's own member defines the result, so its digest stands beside the `_target_`, as `_source_`.
+"""
 
 import functools
+import importlib.util
 import inspect
 import pkgutil
+import re
 import typing
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ablation.config.identity import is_number
+from ablation.config.identity import files_digest, is_number
 from ablation.config.schema import NAME, ROOT, Config
 from ablation.errors import UserError, no_such
 
-NO_ARGUMENTS = ("name", "_target_", "weight_decay_scope")  # keys of a member, but not arguments of its `_target_`
+# Keys of a member that are not arguments of its `_target_`.
+NO_ARGUMENTS = ("name", "_target_", "_source_", "weight_decay_scope")
+OURS = ("ablation", "torch")  # the code of these packages stands in a record as a commit and a version
 
 
 def check_member(group: str, node: dict[str, Any]) -> None:
@@ -39,18 +48,77 @@ def allowed_targets(group: str) -> set[str]:
     return targets
 
 
-def check_arguments(config: Config) -> None:
-    """Raise UserError for an argument that a `_target_` does not take, or a value that it refuses."""
-    from torch import nn, zeros  # here, and not above: shell completion and --cfg do without torch
+@functools.cache
+def source_of(target: str) -> str | None:
+    """The files of a user's own `_target_`, and those beside it that it imports, with a digest; None for OURS."""
+    top = target.partition(".")[0]
+    spec = importlib.util.find_spec(top) if top.isidentifier() and top not in (*OURS, "__main__") else None
+    if spec is None or not str(spec.origin).endswith(".py"):
+        return None
+    origin, files = Path(str(spec.origin)), set[Path]()
+    found, folder = {origin}, origin.parent
+    if spec.submodule_search_locations:  # a package
+        found, folder = set(folder.rglob("*.py")), folder.parent
+    while found:
+        files |= found
+        text = "\n".join(path.read_text(errors="replace") for path in found)
+        imported = set(re.findall(r"\w+", " ".join(re.findall(r"^\s*(?:from|import)\s(.*)", text, re.MULTILINE))))
+        found = {path for path in folder.glob("*.py") if path.stem in imported} - files
+    names = sorted(str(path.relative_to(folder)) for path in files)
+    return f"{' '.join(names[:9])} {files_digest(folder, names)}"
 
-    if config.model.residual:
-        target("shortcut", config.shortcut, given=3)
-    factory = target("optimizer", config.optimizer, given=1)
+
+def check_arguments(config: Config) -> None:
+    """Try the members of the open groups, leaving torch's random state alone. Raises UserError for one that fails."""
+    from torch import random  # here, and not above: shell completion and --cfg do without torch
+
+    with random.fork_rng(devices=[]):
+        if config.model.residual:
+            try_shortcut(config.shortcut, config.model.width)
+        try_optimizer(config.optimizer)
+
+
+def try_shortcut(node: dict[str, Any], width: int) -> None:
+    """A forward pass for each shape of a block in a network of this width."""
+    from torch import nn, zeros
+
+    factory = target("shortcut", node, given=3)
+    for channels, out, stride in ((1, 1, 1), (1, 2, 2), (2, 2, 1), (2, 4, 2), (4, 4, 1)):
+        shape = (channels * width, out * width, stride)
+        with fails_as_one_line("shortcut", node, f"{shape} (channels in and out, stride)"):
+            module = factory(*shape)
+            if not isinstance(module, nn.Module | None):
+                raise TypeError(f"{type(module).__name__} is neither a torch.nn.Module nor None")
+            x = zeros(2, shape[0], 8, 8)
+            found, needed = (x if module is None else module(x)).shape, (2, shape[1], 8 // stride, 8 // stride)
+            if found != needed:
+                raise ValueError(f"from {tuple(x.shape)} it makes {tuple(found)}, and the block needs {needed}")
+
+
+def try_optimizer(node: dict[str, Any]) -> None:
+    """One step on parameters of the shapes of a convolution, a batch norm and a linear layer."""
+    from torch import nn, ones, ones_like, tensor
+
+    factory = target("optimizer", node, given=1)
+    with fails_as_one_line("optimizer", node, "a step on a tiny network"):
+        kernel, *others = (nn.Parameter(ones(shape)) for shape in ((2, 2, 3, 3), (2,), (2, 2)))
+        rest = [{"params": others, "weight_decay": 0.0}]
+        scoped = node.get("weight_decay_scope", "all") != "all"
+        optimizer = factory([{"params": [kernel]}, *rest] if scoped else [{"params": [kernel, *others]}])
+        for group in optimizer.param_groups:
+            group["lr"] = tensor(float(node["lr"]))
+            for parameter in group["params"]:
+                parameter.grad = ones_like(parameter)
+        optimizer.step()
+
+
+@contextmanager
+def fails_as_one_line(group: str, node: dict[str, Any], what: str) -> Iterator[None]:
     try:
-        factory([nn.Parameter(zeros(1))])
-    except (TypeError, ValueError) as error:
-        allowed = f"{config.optimizer['_target_']} refuses its arguments: {error}"
-        raise UserError("optimizer", config.optimizer["name"], allowed) from None
+        yield
+    except (Exception, SystemExit) as error:  # a user's own code may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(group, node["name"], f"{node['_target_']} fails at {what}: {reason}") from None
 
 
 def target(group: str, node: dict[str, Any], given: int) -> Callable[..., Any]:
@@ -59,10 +127,14 @@ def target(group: str, node: dict[str, Any], given: int) -> Callable[..., Any]:
     Raises UserError for a target that cannot be imported, or an argument that it does not take.
     """
     check_member(group, node)
+    if node.get("_source_") != (
+        now := source_of(str(node["_target_"]))
+    ):  # of a record, or of a job that waited in a queue
+        raise UserError(f"{group}._source_", node.get("_source_"), f"is another code now: {now}; train it anew")
     try:
         function = pkgutil.resolve_name(node["_target_"])
         parameters = list(inspect.signature(function).parameters.values())
-    except Exception as error:  # an import runs the user's own module, which may raise anything
+    except (Exception, SystemExit) as error:  # an import runs the user's own module, which may raise anything
         raise UserError(f"{group}._target_", node["_target_"], f"cannot be used: {error}") from None
     arguments = {key: value for key, value in node.items() if key not in NO_ARGUMENTS}
     accepted = {p.name: p for p in parameters[given:]}

@@ -1,5 +1,6 @@
 """Any folder of small images, one folder a class."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from ablation.data.images import Images, Source, split_off_test
 from ablation.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # and no other, whatever a file's name: EPS runs code
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}  # 8 bits a channel or less
+BOMB = Image.DecompressionBombWarning
+LEAST_SIZE = 4  # pixels a side: the network halves it twice
 MAX_BYTES = 8 * 2**30  # of all images, on the training device: 650,000 of 64x64, 40,000 of 256x256
 LAYOUT = "the folder must hold one folder of images for each class, or such folders under train/ and test/"
 
@@ -60,9 +64,11 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def read(root: Path, paths: list[Path]) -> Tensor:
-    """Read the images to uint8 (N, 3, H, W). Raises UserError if they differ in size or need more than `MAX_BYTES`."""
+    """Read the images to uint8 (N, 3, H, W). Raises UserError if they differ in size, or are too small or too big."""
     first = decode(root, paths[0])
     height, width, _ = first.shape
+    if min(height, width) < LEAST_SIZE:
+        raise UserError("data.root", root, f"images of {width}x{height}, but {LEAST_SIZE}x{LEAST_SIZE} is the least")
     if (needed := len(paths) * first.size) > MAX_BYTES:
         size = f"{len(paths)} images of {width}x{height} need {needed / 2**30:.0f} GiB of memory"
         raise UserError("data.root", root, f"{size}, allowed are {MAX_BYTES / 2**30:.0f}: make them smaller")
@@ -80,10 +86,12 @@ def read(root: Path, paths: list[Path]) -> Tensor:
 def decode(root: Path, path: Path) -> np.ndarray:
     """One image as RGB, (H, W, 3)."""
     try:
-        with Image.open(path) as image:
+        if not path.is_file():  # reading a FIFO would wait for ever
+            raise ValueError("it is not a file")
+        with warnings.catch_warnings(action="error", category=BOMB), Image.open(path, formats=FORMATS) as image:
             if image.mode not in MODES:
                 raise ValueError(f"its pixels have mode {image.mode}, and more than 8 bits a channel are not supported")
             return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, BOMB, Image.DecompressionBombError) as error:
         reason = str(error).replace(str(path), path.name)
         raise UserError("data.root", root, f"{path.relative_to(root)} cannot be read as an image: {reason}") from error

@@ -8,7 +8,7 @@ is drawn from the training set (the paper's 45k/5k split, He et al. 2015, Sec. 4
 
 import hashlib
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,14 @@ def load(name: str, root: Path, validation: int, split_seed: int) -> Splits:
     """Load the data set `name`, a key of `LOADERS`, and hold out `validation` of its training images.
 
     `root` is the folder of the data (digits need none); `split_seed` chooses the validation images and nothing else.
-    Raises UserError for data that is absent, damaged or unfit for training.
+    CIFAR is read once a process, for all the runs of a sweep. Raises UserError for data that is absent, damaged or
+    unfit for training.
     """
+    return (load_once if name.startswith("cifar") else read)(name, root, validation, split_seed)
+
+
+def read(name: str, root: Path, validation: int, split_seed: int) -> Splits:
+    """`load`, anew at every call."""
     try:
         train, test, classes = LOADERS[name](root)
     except OSError as error:  # a folder that may not be listed, or that disappears
@@ -52,3 +58,6 @@ def load(name: str, root: Path, validation: int, split_seed: int) -> Splits:
             digest.update(images.images.numpy().data)
             digest.update(images.labels.numpy().astype("<i8").data)
     return Splits(train, val, test, classes, checksum=digest.hexdigest()[:16])
+
+
+load_once = lru_cache(maxsize=2)(read)  # with and without a validation set

@@ -5,6 +5,7 @@ it: the batch norm behind the first convolution takes it out of the output and o
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class Normalization:
         return Normalization(self.mean.to(device), self.std.to(device))
 
 
+@lru_cache(maxsize=2)  # the runs of a sweep share their images
 def fit_normalization(kind: str, train: Images) -> Normalization:
     """Compute the statistics of a normalization from the training images.
 

@@ -21,20 +21,22 @@ from torch import Tensor, nn
 from ablation import data
 from ablation.config import compose
 from ablation.config.schema import Config
-from ablation.errors import UserError
+from ablation.errors import UserError, printable
 from ablation.evaluation.confusion import by_class, show_confusion
 from ablation.networks.resnet import parameter_count
+from ablation.report.documents import csv_text
 from ablation.runs.build import build_network
 from ablation.runs.environment import environment
 from ablation.runs.finish import digest
 from ablation.runs.record import checkpoints
-from ablation.runs.record.files import write_atomically
+from ablation.runs.record.files import read_json, write_atomically
 from ablation.runs.record.record import read as read_record
 from ablation.training import devices
 from ablation.training.evaluation import Evaluator
 
 RUN_KEYS = ("data.root", "trainer.device", "trainer.precision")  # may differ from the run when it is evaluated
 NEAR_CHANCE = 0.9  # share of chance's error, or of the images taken for one class, from which a result is suspicious
+COUNTER = "num_batches_tracked"  # of batch norm
 
 Weights = dict[str, Tensor]
 
@@ -62,19 +64,21 @@ def evaluate_and_show(options: argparse.Namespace) -> None:
     print(f"{result['name']}: {config.model.depth} layers, {kind}, {where['parameters']:,} parameters")
     show_confusion(confusion, options.matrix)
     loss = math.nan if result["test_loss"] is None else result["test_loss"]
-    print(f"test error {result['test_error']:.2f} %, loss {loss:.4f}{f' ({trained.note})' if trained.note else ''}")
+    note = f" ({result['note']})" if result["note"] else ""
+    print(f"test error {result['test_error']:.2f} %, loss {loss:.4f}{note}")
     numbers = f"{result['images']:,} images of {config.data.name}"
     print(f"measured on {numbers}; {where['device_name']}, {where['precision']}, torch {where['torch']}")
     if line := remark(trained.record, confusion, result["test_error"]):
         print(line)
     if output:
-        text = confusion.to_csv(index_label="true") if output.suffix == ".csv" else json.dumps(result, indent=1)
+        frame = confusion.rename(index=csv_text, columns=csv_text)
+        text = frame.to_csv(index_label="true") if output.suffix == ".csv" else json.dumps(result, indent=1)
         write_atomically(output, lambda file: file.write(text.encode()))
         print(f"written: {output}")
 
 
-def from_run(folder: Path, overrides: list[str]) -> Trained:
-    """The result of the run in `folder`, or its newest checkpoint if it is not finished."""
+def from_run(folder: Path, overrides: list[str], with_weights: bool = True) -> Trained:
+    """The result of the run in `folder`, or its newest checkpoint; without weights, a finished run's record alone."""
     changes = {key: value for key, _, value in (text.partition("=") for text in overrides)}
     for key in changes:
         if key not in RUN_KEYS:
@@ -85,6 +89,8 @@ def from_run(folder: Path, overrides: list[str]) -> Trained:
         record = read_record(folder / "record.json")
     except ValueError as error:
         raise UserError("path", folder, f"its record.json is damaged ({error}); train it again") from None
+    if not with_weights:
+        return Trained({}, compose.from_dict(record["config"], changes), record=record)
     if not (folder / "weights.pt").exists():
         raise UserError("path", folder, "has a record but no weights.pt: published records come without their weights")
     weights = read_weights(folder / "weights.pt")
@@ -97,16 +103,22 @@ def from_run(folder: Path, overrides: list[str]) -> Trained:
 
 
 def from_unfinished_run(folder: Path, changes: dict[str, str]) -> Trained:
-    try:
-        saved = dict(yaml.safe_load((folder / "config.yaml").read_text()))
-    except (OSError, TypeError, ValueError, yaml.YAMLError):
-        allowed = "is no run's folder: it has neither record.json nor a whole config.yaml"
-        raise UserError("path", folder, allowed) from None
+    if not isinstance(saved := read_json(folder / "config.yaml", yaml.safe_load), dict):
+        raise UserError("path", folder, "is no run's folder: it has neither record.json nor a whole config.yaml")
     config, state = compose.from_dict(saved, changes), checkpoints.load(folder, print)
     if state is None:
         raise UserError("path", folder, "is not finished and has no checkpoint yet")
-    note = f"not finished: checkpoint at step {state['training']['step']} of {config.schedule.steps}"
-    return Trained(state["training"]["network"], config, note)
+    training = state["training"] if isinstance(state.get("training"), dict) else {}
+    note = f"not finished: checkpoint at step {training.get('step')} of {config.schedule.steps}"
+    return Trained(state_dict(training.get("network"), folder), config, note)
+
+
+def splits_of(trained: Trained) -> data.Splits:
+    config = trained.config
+    splits = data.load(config.data.name, config.data_root, config.data.validation, config.data.split_seed)
+    if trained.record and splits.checksum != trained.record["data"]["checksum"]:
+        raise UserError("data.root", config.data_root, "its data is not what this run was trained on")
+    return splits
 
 
 def measure(trained: Trained, options: argparse.Namespace) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -115,24 +127,23 @@ def measure(trained: Trained, options: argparse.Namespace) -> tuple[pd.DataFrame
     device = devices.pick_device(config.trainer.device)
     precision = devices.pick_precision(config.trainer.precision, device)
     devices.set_deterministic(config.trainer.deterministic)
-    splits = data.load(config.data.name, config.data_root, config.data.validation, config.data.split_seed)
-    if trained.record and splits.checksum != trained.record["data"]["checksum"]:
-        raise UserError("data.root", config.data_root, "its data is not what this run was trained on")
+    splits = splits_of(trained)
     if options.mean:
         normalization = data.Normalization(*(torch.tensor(v).view(3, 1, 1) for v in (options.mean, options.std)))
     else:
         normalization = data.fit_normalization(config.data.normalization, splits.train)
     network = build_network(config, len(splits.classes), device)
-    load_weights(network, trained.weights, path)
+    note = load_weights(network, trained.weights, path) or trained.note
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     evaluator = Evaluator(network, splits.test, normalization.to(device), autocast)
     evaluator.run()
     found = evaluator.result()
-    confusion = pd.DataFrame(found.confusion.numpy(), splits.classes, splits.classes)
+    classes = list(map(printable, splits.classes))  # names of folders
+    confusion = pd.DataFrame(found.confusion.numpy(), classes, classes)
     where = environment(device, precision, False, config.trainer.deterministic)
     return confusion, {
-        "name": path.resolve().name,
-        "note": trained.note,
+        "name": printable(path.resolve().name),
+        "note": note,
         "test_error": found.error,
         "test_loss": found.loss if math.isfinite(found.loss) else None,
         "images": len(splits.test),
@@ -149,7 +160,8 @@ def remark(record: dict[str, Any] | None, confusion: pd.DataFrame, error: float)
     """Whether a run's record has the same error; of a file, the options to check where the error is near chance."""
     if record:
         recorded, then = record["metrics"]["selected_test_error"], record["environment"]
-        where = f"{recorded:.2f} %, measured on {then['device_name']} in {then['precision']}"
+        shown = math.nan if recorded is None else recorded
+        where = f"{shown:.2f} %, measured on {then['device_name']} in {then['precision']}"
         return "the same as in its record" if recorded == error else f"its record says {where}"
     predicted, chance = confusion.sum() / confusion.sum().sum(), 100 * (1 - 1 / len(confusion))
     if error < NEAR_CHANCE * chance and predicted.max() < NEAR_CHANCE:
@@ -175,36 +187,62 @@ def read_weights(path: Path) -> Weights:
     except Exception:  # torch raises a dozen kinds, with pages of advice on how to let the file run code
         allowed = "cannot be read: it is damaged, not a PyTorch file, or holds code; torch.save a state dict alone"
         raise UserError("path", path, allowed) from None
-    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    return state_dict(content.get("state_dict", content) if isinstance(content, dict) else content, path)
+
+
+def state_dict(content: Any, path: Path) -> Weights:
+    """`content` as weights under torchvision's names. Raises UserError unless it is names with finite real tensors."""
     tensors = content.items() if isinstance(content, dict) else ()
     if not tensors or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors):
         raise UserError("path", path, "is not the state dict of a network: names, and a tensor for each")
-    return {
-        re.sub(r"^linear\.", "fc.", name.removeprefix("module.")).replace(".shortcut.", ".downsample."): value
-        for name, value in tensors
-    }
+    weights = {}
+    for name, value in tensors:
+        if not name.endswith(COUNTER):  # a whole number
+            dense = value.layout == torch.strided and value.is_cpu
+            if not (dense and value.is_floating_point() and value.float().isfinite().all()):
+                raise UserError("path", path, f"{name} ({value.dtype}) must be finite real numbers")
+            value = value.float()
+        weights[re.sub(r"^linear\.", "fc.", name.removeprefix("module.")).replace(".shortcut.", ".downsample.")] = value
+    return weights
 
 
-def load_weights(network: nn.Module, weights: Weights, path: Path) -> None:
-    """Put `weights`, read from `path`, into `network`. Raises UserError naming the first entry that does not fit."""
+def load_weights(network: nn.Module, weights: Weights, path: Path) -> str | None:
+    """Put `weights`, read from `path`, into `network`; returns what must be said beside the result.
+
+    Raises UserError naming the first entry that does not fit.
+    """
+    own, note = network.state_dict(), None
+    if 2 * len(own.keys() & weights.keys()) < len(own) and (renamed := by_order(own, weights)):
+        weights, note = renamed, "unknown names, taken in their order: another network may have the same shapes"
     try:
         missing, unexpected = network.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # a line for each tensor of another shape, below a headline
         fault = str(error).splitlines()[1].strip()
     else:  # files from before torch 0.4.1 have no num_batches_tracked, and nothing here uses it
-        missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+        missing = [name for name in missing if not name.endswith(COUNTER)]
         if not missing and not unexpected:
-            return
+            return note
         fault = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which the network lacks"
-    raise UserError("path", path, f"{fault}{hint(network.state_dict(), weights)}")
+    raise UserError("path", path, f"{fault}{hint(own, weights)}")
+
+
+def by_order(own: Weights, weights: Weights) -> Weights | None:
+    """`weights` under the names of `own`, if in their order all shapes and kinds (weight, bias, ...) are the same."""
+    names, theirs = ([name for name in state if not name.endswith(COUNTER)] for state in (own, weights))
+    kinds = [(name.rpartition(".")[2], own[name].shape) for name in names]
+    if kinds != [(name.rpartition(".")[2], weights[name].shape) for name in theirs]:
+        return None
+    return {name: weights[other] for name, other in zip(names, theirs, strict=True)}
 
 
 def hint(own: Weights, weights: Weights) -> str:
-    """What to change in the overrides, as far as the names in the network's `own` state dict and in the file show."""
-    first_stage = re.compile(r"layer1\.\d+\.conv1\.weight")  # of n blocks, and the depth is 6n + 2
-    depth, own_depth = (6 * sum(bool(first_stage.match(name)) for name in names) + 2 for names in (weights, own))
-    if depth not in (own_depth, 2):
+    """What to change in the overrides, as far as the network's `own` state dict and the file's show."""
+    depth, own_depth = (sum(value.shape[2:] == (3, 3) for value in state.values()) + 1 for state in (weights, own))
+    if depth != own_depth and depth % 6 == 2:
         return f"; it looks like model.depth={depth}, not {own_depth}"
+    if not own.keys() & weights.keys():
+        known = "conv1.weight, bn1.bias, layer1.0.conv1.weight, ..., fc.bias"
+        return f"; its names are {', '.join([*weights][:3])}, ...; known are torchvision's: {known}"
     projects, own_projects = (any("downsample" in name for name in names) for names in (weights, own))
     if projects == own_projects:
         return ""

@@ -27,11 +27,12 @@ ROUNDS_BETWEEN_STARTS = 16  # a run has its CUDA graph, and all the memory that 
 
 @dataclass
 class Member:
-    """A run that is being trained; `index` is its place among the configurations."""
+    """A run that is being trained; `index` is its place among the configurations, `place` that on its device."""
 
     index: int
     config: Config
     steps: Steps
+    place: int
     stream: AbstractContextManager[object]
 
 
@@ -78,7 +79,9 @@ class Gang:
                 return
             config = replace(config, trainer=replace(config.trainer, device=str(device)))
             steps = stepwise(config, self.interrupts, alone=limit == 1)
-            self.members.append(Member(index, config, steps, devices.own_stream(device)))
+            taken = {member.place for member in self.members if member.config.trainer.device == str(device)}
+            place = next(place for place in range(limit) if place not in taken)
+            self.members.append(Member(index, config, steps, place, devices.own_stream(device, place)))
         except UserError as error:
             self.outcomes[index] = not_begun(error)
         self.waiting.popleft()

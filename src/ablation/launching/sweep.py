@@ -3,11 +3,11 @@
 Hydra's own sweeper raises the first failed job's exception. Here each has an `Outcome`, a killed one's from its folder.
 """
 
-import atexit
 import itertools
-import signal
+import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,19 +17,19 @@ import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from ablation.config import compose
 from ablation.config.command_line import translate
 from ablation.config.schema import Config
 from ablation.errors import UserError
-from ablation.interrupts import Interrupts, asked_for
+from ablation.interrupts import Interrupts
+from ablation.program import console
 from ablation.runs.record import status
 from ablation.runs.record.files import read_json
 from ablation.runs.record.status import EXIT_STATUS, Outcome
@@ -50,7 +50,7 @@ def job(composed: DictConfig) -> Outcome:
     except (UserError, OmegaConfBaseException) as error:
         outcome, exit_status = not_begun(translate(error)), 2
     if HydraConfig.get().mode == RunMode.RUN:
-        leave(exit_status)
+        sys.exit(exit_status)
     return outcome
 
 
@@ -58,14 +58,6 @@ def not_begun(mistake: UserError) -> Outcome:
     """Print the user's mistake; the outcome of a run that was not begun because of it."""
     print(mistake, file=sys.stderr, flush=True)
     return Outcome("", None, "failed", str(mistake))
-
-
-def leave(exit_status: int) -> NoReturn:
-    """Leave the program with this exit status, which a second SIGTERM on the way out does not change."""
-    for number in asked_for():
-        if number != signal.SIGINT:  # Ctrl-C still ends the wait for the tracker
-            atexit.register(signal.signal, number, signal.SIG_IGN)  # the last ones registered are the first ones called
-    sys.exit(exit_status)
 
 
 def sweep(
@@ -77,34 +69,41 @@ def sweep(
     Raises UserError, before any job has started, for a mistake in any of them.
     """
     overrides = OverridesParser.create(loader).parse_overrides(arguments)
-    axes = {override.get_key_element(): axis(override) for override in overrides}  # the last one for a key counts
+    axes = {one.get_key_element(): compose.axis(one) for one in overrides}  # the last one for a key counts
     varied = [override.get_key_element() for override in overrides if override.is_sweep_override()]
     group = master.tracker.group or master.hydra.runtime.choices.get("sweep") or "-".join(["multirun", *varied])
+    if math.prod(map(len, axes.values())) * len(arms) > compose.MOST_JOBS:
+        raise UserError("command line", " ".join(arguments), f"a sweep has at most {compose.MOST_JOBS:,} jobs")
     combinations = [[f"tracker.group={group}", *arm, *job] for job in itertools.product(*axes.values()) for arm in arms]
     if not combinations:
         raise UserError("command line", " ".join(arguments), "an axis of the sweep has no values")
     jobs: dict[str, tuple[list[str], Config]] = {}
-    for combination in combinations:
+    for combination in map(labelled, combinations, labels(combinations)):
         config = compose_job(loader, master, combination)
         jobs.setdefault(config.identity(config.trainer.precision), (combination, config))
     if len(jobs) < len(combinations):  # a plain net has no shortcut to vary
         print(f"{len(combinations)} combinations are {len(jobs)} different runs")
     outcomes = launch(launcher, [job for job, _ in jobs.values()], [config for _, config in jobs.values()])
-    show_summary(outcomes)
-    if page := make_report(config.results_dir):
+    show_summary(outcomes, [config.trainer.label or config.name() for _, config in jobs.values()])
+    if page := make_report(config.results_dir, [outcome.folder for outcome in outcomes if outcome.folder]):
         rows = [{"run": o.name, "state": o.state, **errors(o), "message": o.message} for o in outcomes]
         tracker.follow_sweep(group, page, rows, asdict(config.tracker), config.results_dir)
-    leave(max(outcome.exit_status for outcome in outcomes))
+    sys.exit(max(outcome.exit_status for outcome in outcomes))
 
 
-def axis(override: Override) -> list[str]:
-    """The values of one argument, each as an override of its own."""
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        return [f"{key}={override.get_value_element_as_str()}"]
-    if not override.is_discrete_sweep():
-        raise UserError(key, override.get_value_string(), "has no values to list; allowed: a,b or choice() or range()")
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+def labels(combinations: Sequence[Sequence[str]]) -> list[str]:
+    """What each combination has that not all have, such as "depth=20 seed=1"."""
+    common = set(combinations[0]).intersection(*combinations[1:])
+    own = [[override.lstrip("+~") for override in one if override not in common] for one in combinations]
+    keys = {override.partition("=")[0] for one in own for override in one}
+    last = Counter(key.rpartition(".")[2] for key in keys)
+    short = {key: name if last[name := key.rpartition(".")[2]] == 1 else key for key in keys}
+    return [" ".join(short[text.partition("=")[0]] + text[text.find("=") :] for text in one) for one in own]
+
+
+def labelled(combination: list[str], label: str) -> list[str]:
+    quoted = label.replace("\\", "\\\\").replace("'", "\\'")
+    return [*combination, f"trainer.label='{quoted}'"] if label else combination
 
 
 def compose_job(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> Config:
@@ -150,18 +149,20 @@ def outcome_on_disk(config: Config, began: float) -> Outcome:
 
 
 def errors(outcome: Outcome) -> dict[str, float | None]:
-    return {key: outcome.metrics.get(key) for key in ("train_error", "test_error")}
+    return {key: outcome.metrics.get(key) for key in ("train_error", "val_error", "test_error")}
 
 
-def show_summary(outcomes: Sequence[Outcome]) -> None:
-    """Print a row a job, and below it where to look for those that did not finish."""
-    right = [Column(title, justify="right") for title in ("train error %", "test error %")]
-    table = Table("run", "state", *right, title="Summary of the sweep", title_justify="left")
+def show_summary(outcomes: Sequence[Outcome], names: Sequence[str]) -> None:
+    """Print a row a job under its short name, and below the table where to look for those that did not finish."""
+    found = [errors(outcome) for outcome in outcomes]
+    keys = [key for key in found[0] if key != "val_error" or any(one[key] is not None for one in found)]
+    right = [Column(f"{key.replace('_', ' ')} %", justify="right") for key in keys]
+    table = Table(Column("run", overflow="fold"), "state", *right, title="Summary of the sweep", title_justify="left")
     styles = {"failed": "red", "interrupted": "yellow", "busy": "yellow"}
-    for outcome in outcomes:
-        shown = ["" if error is None else f"{error:.2f}" for error in errors(outcome).values()]
-        table.add_row(outcome.name, outcome.state, *shown, style=styles.get(outcome.state))
-    Console(width=None if Console().is_terminal else 160).print(table)
+    for outcome, name, own in zip(outcomes, names, found, strict=True):
+        shown = ["" if (error := own[key]) is None else f"{error:.2f}" for key in keys]
+        table.add_row(escape(name), outcome.state, *shown, style=styles.get(outcome.state))
+    console().print(table)
     counts = {state: sum(o.state == state for o in outcomes) for state in EXIT_STATUS}
     print(", ".join(f"{count} {state}" for state, count in counts.items() if count))
     for outcome in outcomes:
@@ -170,13 +171,16 @@ def show_summary(outcomes: Sequence[Outcome]) -> None:
             print(f"{outcome.state}: {outcome.name}: {outcome.message}{where}")
 
 
-def make_report(results: Path) -> Path | None:
-    """Make the report over all runs, also when a job failed, and print its main table. Returns its page, if made."""
+def make_report(results: Path, folders: Sequence[Path]) -> Path | None:
+    """Make the report over all runs, also when a job failed; print the tables of those in `folders`.
+
+    Returns the report's page, if it could be made.
+    """
     from ablation.report import reporting  # here, and not above: it takes a second to import
 
     try:
         page = reporting.make_report([results / "runs"], results / "report")
-        reporting.show_main_table([results / "runs"])
+        reporting.show_tables(folders)
     except Exception as error:  # the runs are done and safe: a fault in the report must not look like theirs
         print(f"the report could not be made: {type(error).__name__}: {error}", file=sys.stderr)
         return None

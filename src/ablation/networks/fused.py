@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from ablation.networks.resnet import Block, Network, norm_relu
 
 
-def fusible(asked: bool | None, device: torch.device) -> bool:
-    """Whether to fuse: `asked` is `trainer.fused`, and None means on CUDA. Where it cannot be, one line says why."""
+def fusible(asked: bool | None, device: torch.device, strict: bool = False) -> bool:
+    """Whether to fuse: `asked` is `trainer.fused`, and None means on CUDA. Where it cannot be, one line says why.
+
+    With `strict` an error of the kernels is raised.
+    """
     if not (device.type == "cuda" if asked is None else asked):
         return False
     fault = None if device.type == "cuda" else f"its kernels are for a CUDA GPU, not for the device {device.type}"
@@ -22,6 +25,8 @@ def fusible(asked: bool | None, device: torch.device) -> bool:
         if fault is None:
             check_kernels(device)
     except Exception as error:  # Triton and the compilers that it starts raise errors of many kinds
+        if strict:
+            raise
         fault = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
     if fault:
         print(f"no fused batch norm, going on without it: {fault}", flush=True)

@@ -10,12 +10,14 @@ The names in the state dict are those of torchvision's ResNet (`conv1`, `bn1`, `
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablation.networks.shortcuts import Shortcut
 
-Init = Literal["he_fan_in", "he_fan_out", "glorot"]
+Init = Literal["he_fan_in", "he_fan_out", "glorot", "dirac"]
+Padding = Literal["both", "end"]
 
 
 def norm_relu(norm: nn.BatchNorm2d, x: Tensor, skip: Tensor | None = None) -> Tensor:
@@ -24,14 +26,26 @@ def norm_relu(norm: nn.BatchNorm2d, x: Tensor, skip: Tensor | None = None) -> Te
     return F.relu(y if skip is None else y + skip)
 
 
+class EndPadded(nn.Conv2d):
+    """A 3x3 convolution of stride 2 with Keras' `same` padding: one pixel of zeros, at an even side's end alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        return super().forward(F.pad(x, (width % 2, 1, height % 2, 1)))
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions with batch norm, and around them a shortcut unless `shortcut` is None (a plain block)."""
 
     norm_relu = staticmethod(norm_relu)
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: Shortcut | None) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, shortcut: Shortcut | None, padding: Padding = "both"
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        at_end = stride == 2 and padding == "end"
+        first = EndPadded if at_end else nn.Conv2d
+        self.conv1 = first(in_channels, out_channels, 3, stride, padding=0 if at_end else 1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
@@ -50,7 +64,8 @@ class Network(nn.Module):
 
     `init` draws convolution and linear weights from torch's global generator: "he_fan_in" is the paper's (He et al.
     2015b, arXiv 1502.01852, eq. 10), "he_fan_out" its equally good backward form (eq. 14), "glorot" Keras' default,
-    uniform. Biases are zero. Raises ValueError for a depth that is not 6n + 2.
+    uniform, "dirac" DiracNets' (`make_dirac`). Biases are zero. `padding` "end" is Keras' at stride 2. Raises
+    ValueError for a depth that is not 6n + 2.
     """
 
     norm_relu = staticmethod(norm_relu)
@@ -64,6 +79,7 @@ class Network(nn.Module):
         init: Init = "he_fan_in",
         batch_norm_momentum: float = 0.1,
         batch_norm_eps: float = 1e-5,
+        padding: Padding = "both",
     ) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
@@ -71,9 +87,9 @@ class Network(nn.Module):
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         blocks = (depth - 2) // 6
-        self.layer1 = stage(width, width, 1, blocks, shortcut)
-        self.layer2 = stage(width, 2 * width, 2, blocks, shortcut)
-        self.layer3 = stage(2 * width, 4 * width, 2, blocks, shortcut)
+        self.layer1 = stage(width, width, 1, blocks, shortcut, padding)
+        self.layer2 = stage(width, 2 * width, 2, blocks, shortcut, padding)
+        self.layer3 = stage(2 * width, 4 * width, 2, blocks, shortcut, padding)
         self.fc = nn.Linear(4 * width, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -88,8 +104,10 @@ class Network(nn.Module):
         return self.fc(x.mean(dim=(2, 3)))
 
 
-def stage(in_channels: int, out_channels: int, stride: int, blocks: int, shortcut: Shortcut | None) -> nn.Sequential:
-    first = Block(in_channels, out_channels, stride, shortcut)
+def stage(
+    in_channels: int, out_channels: int, stride: int, blocks: int, shortcut: Shortcut | None, padding: Padding
+) -> nn.Sequential:
+    first = Block(in_channels, out_channels, stride, shortcut, padding)
     return nn.Sequential(first, *(Block(out_channels, out_channels, 1, shortcut) for _ in range(1, blocks)))
 
 
@@ -97,9 +115,22 @@ def initialise(module: nn.Conv2d | nn.Linear, init: Init) -> None:
     if init == "glorot":
         nn.init.xavier_uniform_(module.weight)
     else:
-        nn.init.kaiming_normal_(module.weight, mode="fan_in" if init == "he_fan_in" else "fan_out")
+        nn.init.kaiming_normal_(module.weight, mode="fan_out" if init == "he_fan_out" else "fan_in")
+    if init == "dirac" and isinstance(module, nn.Conv2d) and module.in_channels == module.out_channels:
+        make_dirac(module.weight)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def make_dirac(kernel: Tensor) -> None:
+    """Replace a drawn kernel by the identity plus 0.1 times itself with every filter at length 1: almost a shortcut.
+
+    What DiracNets start with (Zagoruyko & Komodakis 2017, arXiv 1706.00388, Sec. 3: a = 1, b = 0.1), though a and b are
+    no parameters here. Layers that change the number of channels have no identity and keep He's draw.
+    """
+    drawn = F.normalize(kernel.flatten(1)).view_as(kernel)
+    nn.init.dirac_(kernel).add_(drawn, alpha=0.1)
 
 
 def layers_3x3(network: nn.Module) -> list[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:

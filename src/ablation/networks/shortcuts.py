@@ -1,7 +1,8 @@
 """Shortcut connections: what carries a block's input past its two convolutions.
 
 Options A, B and C are those of He et al. 2015 (arXiv 1512.03385, Sec. 3.3 and 4.1); `avgpool` is the one of the Keras
-notebook this project grew from, known as ResNet-D's (He et al. 2018, arXiv 1812.01187, Fig. 2c).
+notebook this project grew from, known as ResNet-D's (He et al. 2018, arXiv 1812.01187, Fig. 2c). `scaled` and `dropout`
+are two that He et al. 2016 (arXiv 1603.05027, Sec. 3.1) found to hurt.
 
 A shortcut is a function `(in_channels, out_channels, stride) -> nn.Module | None`; None is the identity.
 `conf/shortcut` names each; a new one is one such function and one YAML file, which may hold further keyword arguments.
@@ -65,3 +66,24 @@ def average_pool_projection(in_channels: int, out_channels: int, stride: int) ->
         return None
     pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
     return nn.Sequential(pool, nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+
+
+class Scale(nn.Module):
+    """The input times a fixed factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def scaled(in_channels: int, out_channels: int, stride: int, *, factor: float = 0.5) -> nn.Module:
+    """Option A times `factor`, in every block: past L blocks it carries `factor` ** L of the input."""
+    return nn.Sequential(zero_padding(in_channels, out_channels, stride) or nn.Identity(), Scale(factor))
+
+
+def dropout(in_channels: int, out_channels: int, stride: int, *, rate: float = 0.5) -> nn.Module:
+    """Option A with dropout, in every block: each value is lost with probability `rate`, the others are scaled up."""
+    return nn.Sequential(zero_padding(in_channels, out_channels, stride) or nn.Identity(), nn.Dropout(rate))

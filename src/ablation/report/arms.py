@@ -108,7 +108,9 @@ class Claim:
         return any(arm.named for arm in self.arms)
 
     def applies(self, setting: Setting) -> bool:
-        return self.scope == "any" or (setting.from_paper if self.scope == "paper" else setting.notebook)
+        if self.scope == "any":  # the paper's nets start with He's weights; a claim about others names what they have
+            return self.across_settings or str(setting.keys.get("model.init", "he")).startswith("he")
+        return setting.from_paper if self.scope == "paper" else setting.notebook
 
     def cells(self, study: Study) -> Iterator[tuple[Setting, dict[Arm, Cell | None]]]:
         """Everywhere in the study where it can be asked: the setting, and each arm's cell or None."""

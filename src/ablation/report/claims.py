@@ -199,7 +199,10 @@ def findings(claim: Claim, study: Study) -> list[Finding]:
         untested = Finding(claim, main, "untested", f"no records with the {claim.scope}'s recipe")
         return [untested] if main.keys["data.name"] == paper.RECIPE["data"]["name"] else []
     nearest = max(found, key=lambda finding: len(finding.numbers["n"]))
-    return [one for one in found if one.verdict != "untested"] or [replace(nearest, setting=main)]
+    tested = [one for one in found if one.verdict != "untested"]
+    if claim in interventions.CLAIMS:  # of an intervention that a study does not try there is nothing to say
+        return tested
+    return tested or [replace(nearest, setting=main)]
 
 
 def examine(claim: Claim, setting: Setting, found: dict[Arm, Cell | None]) -> Finding:

@@ -1,19 +1,21 @@
 """What a report says, as one sequence of blocks; the page, Markdown, LaTeX and the terminal each show these blocks."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from ablation.report import paper
 from ablation.report.claims import Finding, study_findings
+from ablation.report.comparisons import Comparison, comparison_of, network
 from ablation.report.evidence import Evidence, now
 from ablation.report.rules import ENOUGH_SEEDS, MIN_SEEDS, VERDICTS, Verdict
-from ablation.report.studies import Setting, Study, studies
-from ablation.report.tables import ablation_tables, main_table, recorded
+from ablation.report.studies import Cell, Keys, Setting, Study, studies, title_of
+from ablation.report.tables import NONE, comparison_table, main_table, recorded, verdict_on
 
+ORIGIN = {"torch": "torch", "git_commit": "commit"}
 MOST_FIGURES = 4
 """Settings of one study that get figures; the rest are named."""
 
@@ -39,6 +41,9 @@ HOW_TO_READ = (
     "These rules were changed on 2026-11-24, after the records of the reference studies were seen and before any run "
     "by the paper's recipe. Before, intervals were bootstrapped, margins were wider, and nothing was corrected; "
     "docs/log.md lists every verdict that changed.",
+    "A comparison's differences are of test errors, to the baseline of the same network; their p is two-sided and not "
+    "corrected for the number of rows. P(better) is the probability of improvement: how often a run has a lower test "
+    "error than one of the baseline's, ties counted half (Bouthillier et al. 2021).",
     "Only seeds are averaged: runs equal in their whole config, hardware, precision and data. Seeds that ran at "
     "different commits are averaged, with a note. Studies are never mixed.",
     f"The paper's numbers ({paper.CITATION}) stand only beside runs with its recipe; ≈ is read off a figure. At 110 "
@@ -60,9 +65,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """All text. networks: of one setting; changes: an ablation; leftovers: what is not in the others."""
+    """All text. networks: of one setting; comparison: of what differs, its index holds the rows' names; verdicts: of
+    every study; runs: a row a run; leftovers: what is not in the others.
+    """
 
-    kind: Literal["networks", "changes", "leftovers"]
+    kind: Literal["networks", "comparison", "verdicts", "runs", "leftovers"]
     title: str
     frame: pd.DataFrame
 
@@ -76,6 +83,9 @@ class Illustration:
     caption: str
     svg: bytes
     png: bytes
+    pdf: bytes = b""
+    chart: dict[str, Any] = field(default_factory=dict)
+    """For the page's script: `series` with network, what, color, dash and points (step, error in percent)."""
 
 
 Block = Text | Table | Illustration | list[Finding]
@@ -102,23 +112,35 @@ class Part:
         apart = ", ".join(self.setting.deviations)
         return apart and f"Not the paper's recipe ({apart}): effects are tested, absolute numbers are not compared."
 
-    def recorded(self, key: str) -> str:
-        values = {value[:10] for cell in self.setting.cells for value in recorded(cell, f"environment.{key}")}
-        return ", ".join(sorted(values)) or "unknown"
+    @property
+    def tested(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.verdict != "untested"]
 
-    def blocks(self) -> Iterator[Block]:
-        """From top to bottom; first of all the verdict that the project is about, degradation in training."""
+    def blocks(self, compared: bool) -> Iterator[Block]:
+        """From top to bottom; first of all the verdict that the project is about, degradation in training.
+
+        `compared`: its networks stand in the study's own table.
+        """
+        if compared and not self.tested and not self.illustrations:
+            return
         yield Text("setting", self.setting.title)
         if self.label:
             yield Text("label", self.label)
-        for finding in self.findings:
-            if finding.claim.id == "degradation-train" and finding.verdict != "untested":
+        for finding in self.tested:
+            if finding.claim.id == "degradation-train":
                 yield Text(finding.verdict, f"{finding.claim.statement} ({finding.headline}).")
-        yield Text("soft", f"torch {self.recorded('torch')} · commit {self.recorded('git_commit')}")
-        yield self.table
+        if not compared:
+            yield Text("soft", origin(self.setting.cells))
+            yield self.table
         yield from self.illustrations
-        if self.findings:
-            yield self.findings
+        if self.tested:
+            yield self.tested
+
+
+def origin(cells: Sequence[Cell]) -> str:
+    """The versions of torch and the commits that the cells' runs were made with."""
+    found = {key: {v[:10] for cell in cells for v in recorded(cell, f"environment.{key}")} for key in ORIGIN}
+    return " · ".join(f"{name} {', '.join(sorted(found[key])) or 'unknown'}" for key, name in ORIGIN.items())
 
 
 @dataclass(frozen=True)
@@ -128,16 +150,38 @@ class Section:
     study: Study
     parts: list[Part]
     notes: list[str]
+    comparison: Comparison | None
+    """What the study compares; None for the paper's own question, whose settings have tables of their own."""
+    illustrations: list[Illustration] = field(default_factory=list)
+    """The figures of the comparison."""
 
     def blocks(self) -> Iterator[Block]:
         yield Text("study", self.study.title)
         found = Counter(finding.verdict for part in self.parts for finding in part.findings)
-        yield Text("plain", ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict]))
-        yield from (Text("note", note) for note in self.notes)
+        verdicts = ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict])
+        yield Text(
+            "soft" if set(found) <= {"untested"} else "plain", f"Claims: {verdicts}" if verdicts else "No claims"
+        )
+        yield from (Text("note", note) for note in dict.fromkeys(self.notes))
+        if self.comparison:
+            yield from comparison_blocks(self.comparison)
+        yield from self.illustrations
         for part in self.parts:
-            yield from part.blocks()
-        for axis, frame in ablation_tables(self.study):
-            yield Table("changes", f"{axis}: baseline and one change", frame)
+            yield from part.blocks(compared=self.comparison is not None)
+
+
+def comparison_blocks(comparison: Comparison) -> Iterator[Block]:
+    keys = ", ".join(comparison.keys)
+    same = [] if comparison.networks else [network(comparison.cells[0])]
+    yield Text("setting", f"Compared: {keys}")
+    recipe = title_of(comparison.held_still | {"data.name": comparison.study.data})
+    yield Text("plain", f"The same for all: {' · '.join([*same, recipe])}.")
+    if comparison.off_default:
+        wanted, baseline = ", ".join(comparison.off_default), comparison.label(comparison.baseline)
+        yield Text("note", f"No runs with {wanted}: the baseline is {baseline}; --baseline KEY=VALUE names another.")
+    yield Text("soft", origin(comparison.cells))
+    yield Table("comparison", f"{comparison.study.title}: {keys}", comparison_table(comparison))
+    yield Text("plain" if comparison.winner else "label", verdict_on(comparison))
 
 
 @dataclass(frozen=True)
@@ -150,24 +194,40 @@ class Content:
     summary: str
 
     @property
+    def title(self) -> str:
+        """What is shown: the one comparison, or the paper's question."""
+        compared = [(section.comparison, section.study.data) for section in self.sections]
+        match compared:
+            case [(Comparison(keys=keys), data)]:
+                return f"{' and '.join(keys)} compared on {data}"
+        return "Does depth help?"
+
+    @property
     def findings(self) -> list[tuple[Study, Finding]]:
         return [(section.study, f) for section in self.sections for part in section.parts for f in part.findings]
 
     def blocks(self) -> Iterator[Block]:
         """The whole document from top to bottom."""
-        yield Text("title", "Does depth help?")
+        yield Text("title", self.title)
         yield Text("soft", self.summary)
         if not self.sections:
             yield Text("plain", "There are no finished runs to report on. Start with one of")
             yield from (Text("command", line) for line in HOW_TO_START)
+        tested = [(f.claim.statement, study.name, f.verdict) for study, f in self.findings if f.verdict != "untested"]
+        if tested:
+            found = pd.DataFrame(tested, columns=["Claim", "Study", "Verdict"])
+            each = found.groupby(["Claim", "Study"], sort=False)["Verdict"].agg(lambda v: ", ".join(dict.fromkeys(v)))
+            yield Text("chapter", "Verdicts")
+            yield Table("verdicts", "Verdicts", each.unstack(sort=False).fillna(NONE).reset_index())
+        yield Text("chapter", "How to read this")
+        yield from (Text("item", line) for line in HOW_TO_READ)
         for section in self.sections:
             yield from section.blocks()
         yield from self.leftovers
-        yield Text("chapter", "How to read this")
-        yield from (Text("item", line) for line in HOW_TO_READ)
 
 
-def compose(evidence: Evidence) -> Content:
+def compose(evidence: Evidence, baseline: Keys | None = None) -> Content:
+    """The report's content; `baseline`: the values, by dotted key, of the comparisons' baselines."""
     others = {"unfinished or failed": evidence.unfinished, "unreadable": evidence.unreadable}
     counts = [f"{len(evidence.runs)} finished", *(f"{len(rows)} {name}" for name, rows in others.items() if len(rows))]
     summary = f"Runs: {', '.join(counts)}; {now()}. Compared with {paper.CITATION}."
@@ -179,16 +239,18 @@ def compose(evidence: Evidence) -> Content:
     ):
         if len(frame):
             leftovers += [Text("study", title), Text("plain", explanation), Table("leftovers", title, frame)]
-    return Content([section(study) for study in studies(evidence.runs, evidence.failed)], leftovers, summary)
+    found = studies(evidence.runs, evidence.failed)
+    return Content([section(study, comparison_of(study, baseline)) for study in found], leftovers, summary)
 
 
-def section(study: Study) -> Section:
+def section(study: Study, comparison: Comparison | None) -> Section:
     notes = list(study.notes)
     parts: list[Part] = []
     for setting, findings in zip(study.settings, study_findings(study), strict=True):
         several = len(setting.cells) > 1
-        figured = not parts or (several and sum(part.figured for part in parts) < MOST_FIGURES)
+        alone = not comparison and not parts
+        figured = alone or (several and sum(part.figured for part in parts) < MOST_FIGURES)
         if several and not figured:
             notes.append(f"No figures of {setting.title}: filter by its keys to see them.")
         parts.append(Part(setting, findings, figured))
-    return Section(study, parts, notes)
+    return Section(study, parts, notes, comparison)

@@ -6,7 +6,7 @@ Notable: nothing is left out silently. torch is never imported.
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +16,11 @@ import pandas as pd
 import yaml
 
 from ablation.config.identity import defining
-from ablation.runs.record import history, record, status
+from ablation.errors import printable
+from ablation.runs.record import analysis, history, record, status
 from ablation.runs.record.record import leaves
 
-MARKERS = ("record.json", "status.json", "history.jsonl", "config.yaml")
+MARKERS = ("record.json", "status.json", "history.jsonl", "config.yaml", analysis.FILE)
 """A folder that holds one of these is a run's folder; the folders inside it are not searched."""
 MACHINE = ("environment.device_name", "environment.precision", "data.checksum")
 """Keys that keep runs apart and stand in no configuration."""
@@ -49,28 +50,32 @@ class Failed(NamedTuple):
 def read(paths: Sequence[Path]) -> Evidence:
     """Everything below `paths`; one that does not exist holds nothing."""
     rows, unfinished, unreadable = [], [], []
-    folders = run_folders(paths)
+    closed: list[OSError] = []
+    folders = run_folders(paths, closed.append)
     for folder in folders:
         path = folder / "record.json"
         try:
             if path.exists():
                 rows.append(run_row(record.read(path), folder))
+                path = folder / analysis.FILE
+                rows[-1]["analyses"] = analysis.read(folder)
             else:
                 unfinished.append(unfinished_row(folder))
         except ValueError as error:
             unreadable.append({"file": short(path), "reason": str(error)})
+    unreadable += [{"file": short(Path(e.filename)), "reason": f"cannot be read: {e.strerror}"} for e in closed]
     runs, doubles = without_doubles(pd.DataFrame(rows, dtype=object))
     left = pd.DataFrame(unfinished, columns=["folder", "status", "progress", "last sign of life", "message"])
     failed = tuple(filter(None, map(failed_run, folders)))
     return Evidence(runs, left, pd.DataFrame(unreadable, columns=["file", "reason"]), doubles, failed)
 
 
-def run_folders(paths: Sequence[Path]) -> list[Path]:
+def run_folders(paths: Sequence[Path], onerror: Callable[[OSError], None] | None = None) -> list[Path]:
     """The run folders at or below `paths`, each once, in the order of their names."""
     found: set[Path] = set()
-    for path in paths:
+    for path in (path for path in paths if os.path.exists(path)):
         start = path.resolve() if path.is_dir() else path.resolve().parent
-        for folder, children, files in os.walk(start):
+        for folder, children, files in os.walk(start, onerror=onerror):
             if any(marker in files or marker in children for marker in MARKERS):
                 found.add(Path(folder))
                 children.clear()
@@ -90,6 +95,7 @@ def run_row(made: dict[str, Any], folder: Path) -> dict[str, Any]:
         "network": f"{'resnet' if keys['model.residual'] else 'plain'}{keys['model.depth']}",
         "cell_keys": keys,
         "cell": json.dumps(keys, sort_keys=True),
+        "analyses": {},  # those of analysis.json, by name
     }
 
 
@@ -101,15 +107,16 @@ def cell_keys(config: dict[str, Any]) -> dict[str, Any]:
 def study_of(folder: Path) -> str:
     """The name of the committed study (results/reference/<study>/<run>), empty for other runs."""
     study = re.match(".*/results/reference/([^/]+)/", folder.as_posix())
-    return study[1] if study else ""
+    return printable(study[1]) if study else ""
 
 
 def failed_run(folder: Path) -> Failed | None:
     """The run in the folder if it failed; None for any other, and if its configuration cannot be read."""
-    if (folder / "record.json").exists() or (status.read(folder) or {}).get("status") != "failed":
+    path = folder / "config.yaml"
+    if (folder / "record.json").exists() or (status.read(folder) or {}).get("status") != "failed" or not path.is_file():
         return None
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config = yaml.safe_load(path.read_text())
         return Failed(study_of(folder), int(config["seed"]), cell_keys(config))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         return None
@@ -120,8 +127,8 @@ def missing(value: Any) -> bool:
 
 
 def unfinished_row(folder: Path) -> dict[str, str]:
-    found = status.read(folder) or {}
-    state = str(found.get("status", "unknown: no readable status.json"))
+    found = status.read(folder) or dict.fromkeys(status.KINDS)
+    state = found["status"] or "unknown: no readable status.json"
     if state == "running" and status.process_is_gone(found):
         state = "cut off (its process is gone)"
     elif state == "done":
@@ -129,9 +136,9 @@ def unfinished_row(folder: Path) -> dict[str, str]:
     return {
         "folder": short(folder),
         "status": state,
-        "progress": f"{found['step']} of {found.get('steps')} steps" if "step" in found else "",
-        "last sign of life": str(found.get("updated") or "")[:19].replace("T", " "),
-        "message": " ".join(str(found.get("message") or "").split())[:200],
+        "progress": f"{found['step']} of {found['steps']} steps" if found["step"] is not None else "",
+        "last sign of life": (found["updated"] or "")[:19].replace("T", " "),
+        "message": " ".join((found["message"] or "").split())[:200],
     }
 
 
@@ -163,9 +170,9 @@ def read_history(folder: Path) -> tuple[pd.DataFrame, int]:
 
 
 def short(path: Path) -> str:
-    """`path` from the working directory if it lies below it, else whole."""
+    """`path` from the working directory if it lies below it, else whole; a name may hold anything, here it does not."""
     here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    return printable(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def changes(paths: Sequence[Path]) -> Iterator[tuple[str, int, int]]:

@@ -1,10 +1,10 @@
-"""The report's figures: Figure 6's curves, error against depth, Figure 7's layer responses, gradient norm by layer.
+"""The report's figures: here Figure 6's curves and error against depth, and how every figure looks and is saved.
 
-Source: He et al. 2015, Figures 6 and 7. Notable: the colours of Okabe and Ito, distinct for the colour-blind, with
-markers and line styles that remain distinct in grey; the same records give the same files, byte for byte.
+Source: He et al. 2015, Figure 6. Notable: orange and blue, distinct for the colour-blind, with shades, markers and line
+styles that remain distinct in grey; the same records give the same files, byte for byte.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,32 +14,33 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, NullFormatter
 
+from ablation.report.comparisons import Comparison
 from ablation.report.content import Illustration
 from ablation.report.evidence import read_history
-from ablation.report.paper import GRADIENT_GROWTH, WARMUP_DEPTH
+from ablation.report.paper import WARMUP_DEPTH
 from ablation.report.statistics import Values, mean_interval
 from ablation.report.studies import Cell, Setting
 from ablation.report.tables import quoted_for
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
-LOOKS = {20: ("#E69F00", "o"), 32: ("#56B4E9", "s"), 44: ("#009E73", "^"), 56: ("#D55E00", "D")}
-LOOKS |= {110: ("#0072B2", "v"), 1202: ("#000000", "P")}
-"""Colour and marker of the paper's depths."""
-OTHER_COLOURS = ("#CC79A7", "#7F7F7F", "#882255", "#332288", "#999933", "#44AA99")  # the last four are Tol's
+SHADES = {False: mpl.colormaps["Oranges"], True: mpl.colormaps["Blues"]}
+DARKER = ((8, 20, 32, 44, 56, 110, 1202), (0.3, 0.42, 0.55, 0.68, 0.8, 0.92, 1.0))
+"""Plain nets are orange and residual ones blue in every figure, and darker the deeper they are: in grey, too."""
+MARKERS = {20: "o", 32: "s", 44: "^", 56: "D", 110: "v", 1202: "P"}
 OTHER_MARKERS = ("X", "*", "p", "h", "d")
 GREY = "#555555"
+MOST_POINTS = 200
+"""Of a curve on the page."""
 KINDS: dict[bool, dict[str, Any]] = {
-    False: {"color": "#D55E00", "marker": "o", "linestyle": "--", "label": "plain"},
-    True: {"color": "#0072B2", "marker": "s", "linestyle": "-", "label": "residual"},
+    False: {"color": to_hex(SHADES[False](0.7)), "marker": "o", "linestyle": "--", "label": "plain"},
+    True: {"color": to_hex(SHADES[True](0.7)), "marker": "s", "linestyle": "-", "label": "residual"},
 }
 """How plain and residual nets look where depth is an axis."""
-LAYER_LINES = {False: {"linestyle": "--", "linewidth": 1.1}, True: {"linestyle": "-", "linewidth": 1.4}}
-LAYER_DEPTHS = (20, 56, 110)
-"""The depths of Figure 7: shown alone if at least two are there, since five depths of both kinds hide each other."""
 
 Drawn = tuple[str, Figure] | None
 """Caption and figure; None if the records do not allow one."""
@@ -47,27 +48,59 @@ Drawn = tuple[str, Figure] | None
 
 def draw(setting: Setting, stem: str) -> list[Illustration]:
     """Every figure that the setting's records allow; their names begin with `stem`."""
+    from ablation.report.analyses import FIGURES  # here, and not above: they are drawn with what is below
+    from ablation.report.layer_figures import gradients, responses
+
     cells = [cell for cell in setting.cells if cell.standard]
-    kinds = {"curves": curves, "depth": error_by_depth, "responses": responses, "gradients": gradients}
+    kinds = {"curves": curves, "depth": error_by_depth, "responses": responses, "gradients": gradients} | FIGURES
+    return illustrations(kinds, stem, setting, cells)
+
+
+def draw_comparison(comparison: Comparison, stem: str) -> list[Illustration]:
+    """The figures of what a study compares; their names begin with `stem`."""
+    from ablation.report.comparison_figures import error_by_value, overlaid
+
+    return illustrations({"curves": overlaid, "values": error_by_value}, stem, comparison)
+
+
+def illustrations(kinds: dict[str, Callable[..., Drawn]], stem: str, *subject: Any) -> list[Illustration]:
+    found = []
     with mpl.rc_context(fname=STYLE):
-        drawn = {kind: made for kind, make in kinds.items() if (made := make(setting, cells))}
-        return [Illustration(kind, f"{stem}-{kind}", text, *saved(figure)) for kind, (text, figure) in drawn.items()]
+        for kind, make in kinds.items():
+            if made := make(*subject):
+                caption, figure = made
+                chart = {"series": list(series_of(figure))} if kind == "curves" else {}
+                found.append(Illustration(kind, f"{stem}-{kind}", caption, *saved(figure), chart))
+    return found
 
 
-def saved(figure: Figure) -> tuple[bytes, bytes]:
-    svg, png = BytesIO(), BytesIO()
+def series_of(figure: Figure) -> Iterator[dict[str, Any]]:
+    """The lines of a figure of curves, whose labels are the network and what was measured, for the page's script."""
+    for line in (line for axis in figure.axes for line in axis.get_lines()):
+        network, _, what = str(line.get_label()).rpartition(", ")
+        every = np.asarray(line.get_xydata())
+        thinned = every[np.linspace(0, len(every) - 1, min(len(every), MOST_POINTS)).round().astype(int)]
+        points = [(int(step), float(f"{error:.4g}")) for step, error in thinned if np.isfinite(error)]
+        color, dash = to_hex(line.get_color()), line.get_linestyle() == "--"
+        yield {"network": network, "what": what, "color": color, "dash": dash, "points": points}
+
+
+def saved(figure: Figure) -> tuple[bytes, bytes, bytes]:
+    svg, png, pdf = BytesIO(), BytesIO(), BytesIO()
     FigureCanvasAgg(figure)
     figure.draw_without_rendering()  # the layout, once for both
     figure.set_layout_engine("none")
     figure.savefig(svg, format="svg", metadata={"Date": None})
     figure.savefig(png, format="png", metadata={"Software": None})
-    return svg.getvalue(), png.getvalue()
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    return svg.getvalue(), png.getvalue(), pdf.getvalue()
 
 
-def look(depth: int) -> dict[str, Any]:
-    blocks = (depth - 2) // 6
-    other = OTHER_COLOURS[blocks % len(OTHER_COLOURS)], OTHER_MARKERS[blocks % len(OTHER_MARKERS)]
-    return dict(zip(("color", "marker"), LOOKS.get(depth, other), strict=True))
+def look(cell: Cell) -> dict[str, Any]:
+    """The colour and marker of a network."""
+    shade = to_hex(SHADES[cell.residual](float(np.interp(np.log(cell.depth), np.log(DARKER[0]), DARKER[1]))))
+    other = OTHER_MARKERS[(cell.depth - 2) // 6 % len(OTHER_MARKERS)]
+    return {"color": shade, "marker": MARKERS.get(cell.depth, other)}
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], most: int) -> None:
@@ -84,53 +117,74 @@ def seeds_text(cells: Sequence[Cell]) -> str:
 
 
 def curves(setting: Setting, cells: list[Cell]) -> Drawn:
-    unreadable = 0
-    found: list[tuple[Cell, pd.DataFrame, pd.DataFrame]] = []
-    for cell in cells:
-        histories, bad = zip(*map(read_history, cell.runs["folder"]), strict=True)
-        unreadable += sum(bad)
-        found.append((cell, band_of(histories, "running_train_error"), band_of(histories, "test_error")))
-    found = [(cell, running, test) for cell, running, test in found if len(running) or len(test)]
+    """Figure 6: a panel for plain nets and one for residual ones."""
+    kinds = sorted({cell.residual for cell in cells})
+    panels = [[(cell, cell.label, look(cell)) for cell in cells if cell.residual is kind] for kind in kinds]
+    titles = [str(KINDS[kind]["label"]) for kind in kinds]
+    made = draw_curves(dict(zip(titles, panels, strict=True)), lambda cell: cell.label)
+    return made and (f"Training on {setting.keys['data.name']} (after He et al. 2015, Figure 6). {made[0]}", made[1])
+
+
+def draw_curves(panels: dict[str, list[tuple[Cell, str, dict[str, Any]]]], name: Callable[[Cell], str]) -> Drawn:
+    """A panel a title, with the errors of cells, each with its entry in the legend and its look.
+
+    `name` tells the cells of all panels apart. All steps and errors are shown.
+    """
+    found, unreadable = [], 0
+    for place, entries in enumerate(panels.values()):
+        for cell, label, style in entries:
+            histories, bad = zip(*map(read_history, cell.runs["folder"]), strict=True)
+            unreadable += sum(bad)
+            running, test = (band_of(histories, column) for column in ("running_train_error", "test_error"))
+            if len(running) or len(test):
+                found.append((place, cell, label, style, running, test))
     if not found:
         return None
-    cells = [cell for cell, *_ in found]
-    bands = [(cell.depth, band) for cell, *both in found for band in both if len(band)]
-    steps = max(float(band.index.max()) for _, band in bands)
-    # The axis ends at a round number above the last third of the curves: at 20 % for the paper's.
-    highest = highest_usual([(depth, band["mean"].iloc[-max(1, len(band) // 3) :].max()) for depth, band in bands])
-    top = next((limit for limit in (20.0, 30.0, 40.0, 60.0, 80.0) if 1.25 * highest <= limit), 100.0)
-    unit, unit_label = (1e4, "iteration ($10^4$)") if steps >= 20_000 else (1.0, "iteration")
-    depths, kinds = sorted({cell.depth for cell in cells}), sorted({cell.residual for cell in cells})
-    figure = Figure(figsize=(3.7 * len(kinds) + 0.3, 3.1), layout="constrained")
-    axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
-    for axis, residual in zip(axes, kinds, strict=True):
-        above = []
-        for cell, running, test in found:
-            if cell.residual is residual:
-                style, every = look(cell.depth), max(1, len(test) // 6)
-                draw_band(axis, running, unit, color=style["color"], linestyle="--", linewidth=1.0)
-                # About six markers a line, shifted from line to line so that they do not hide each other.
-                marks = (depths.index(cell.depth) * every // len(depths), every)
-                draw_band(axis, test, unit, linewidth=1.5, markersize=3.5, markevery=marks, **style)
-                if all(band["mean"].iloc[-1] > top for band in (running, test) if len(band)):
-                    above.append(str(cell.depth))
-        note = f" ({', '.join(above)} layers: above the axis)" if above else ""
-        axis.set(title=f"{KINDS[residual]['label']}{note}", xlabel=unit_label, xlim=(0, steps / unit), ylim=(0, top))
+    bands = pd.concat([band for *_, running, test in found for band in (running, test) if len(band)])
+    steps, highest, lowest = float(max(bands.index)), bands["high"].max(), bands["mean"].min()
+    ten_thousands = steps >= 20_000
+    figure = Figure(figsize=(max(3.7 * len(panels) + 0.3, 4.6), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for order, (place, cell, _, style, running, test) in enumerate(found):
+        draw_band(axes[place], running, f"{name(cell)}, train", linestyle="--", linewidth=1.0, color=style["color"])
+        # About six markers a line, shifted from line to line so that they do not hide each other.
+        every = max(1, len(test) // 6)
+        marks = (order * every // len(found), every)
+        draw_band(axes[place], test, f"{name(cell)}, test", linewidth=1.5, markersize=3.5, markevery=marks, **style)
+    for axis, title in zip(axes, panels, strict=True):
+        axis.set(title=title, xlabel="iteration ($10^4$)" if ten_thousands else "iteration")
+        axis.set_xlim(-0.02 * steps, 1.03 * steps)  # the markers at the ends stay whole
+        if ten_thousands:
+            axis.xaxis.set_major_formatter(lambda step, _: f"{step / 1e4:g}")
+    if highest > 10 * lowest > 0:
+        axes[0].set_ylim(0.8 * lowest, 1.2 * highest)
+        log_axis(axes[0])
+    else:
+        axes[0].set_ylim(-0.03 * highest, 1.03 * highest + 1e-9)
     axes[0].set_ylabel("error (%)")
-    lines = [Line2D([], [], markersize=3.5, label=f"{depth} layers", **look(depth)) for depth in depths]
+    looks = {label: style for _, _, label, style, *_ in found}
+    lines = [Line2D([], [], markersize=3.5, label=label, **style) for label, style in looks.items()]
     lines += [Line2D([], [], color=GREY, linestyle="--", label="train"), Line2D([], [], color=GREY, label="test")]
-    legend_below(figure, lines, most=7)
+    legend_below(figure, lines, most=5)
     caption = (
-        f"Training on {setting.keys['data.name']} (after He et al. 2015, Figure 6). Dashed: training error, running, "
-        f"on augmented images; solid: test error. Lines: means over seeds, bands: all seeds; {seeds_text(cells)}."
+        "Dashed: training error, running, on augmented images; solid: test error. Lines: means over seeds, bands: all "
+        f"seeds; {seeds_text([cell for _, cell, *_ in found])}."
     )
     return caption + (f" {unreadable} unreadable history rows are left out." if unreadable else ""), figure
 
 
-def draw_band(axis: Axes, band: pd.DataFrame, unit: float, **style: Any) -> None:
-    x = band.index.to_numpy(dtype=float) / unit
-    axis.plot(x, band["mean"], **style)
-    axis.fill_between(x, band["low"], band["high"], color=style["color"], alpha=0.18, linewidth=0)
+def log_axis(axis: Axes) -> None:
+    """A logarithmic y axis with plain numbers."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def draw_band(axis: Axes, band: pd.DataFrame, label: str, **style: Any) -> None:
+    x = band.index.to_numpy(dtype=float)
+    axis.plot(x, band["mean"], label=label, **style)
+    axis.fill_between(x, band["low"], band["high"], color=style["color"], alpha=0.15, linewidth=0)
 
 
 def band_of(histories: Sequence[pd.DataFrame], column: str) -> pd.DataFrame:
@@ -154,16 +208,17 @@ def highest_usual(errors: Sequence[tuple[int, float]]) -> float:
 
 
 def error_by_depth(setting: Setting, cells: list[Cell]) -> Drawn:
-    panels = (("metrics.train_error", "training error (%)"), ("metrics.test_error", "test error (%)"))
-    cells = [cell for cell in cells if any(len(cell.values(column)) for column, _ in panels)]
-    depths = sorted({cell.depth for cell in cells})
+    panels = {"training error": "metrics.train_error", "test error": "metrics.test_error"}
+    measured = [(cell, cell.values(column)) for cell in cells for column in panels.values()]
+    measured = [(cell, values) for cell, values in measured if len(values)]
+    depths = sorted({cell.depth for cell, _ in measured})
     if len(depths) < 2:
         return None
-    figure = Figure(figsize=(7.4, 3.3), layout="constrained")
+    figure = Figure(figsize=(7.4, 3.4), layout="constrained")
+    limit = max(1.08 * highest_usual([(cell.depth, float(values.max())) for cell, values in measured]), 0.5)
     quoted = False
-    for axis, (column, label) in zip(figure.subplots(1, 2), panels, strict=True):
+    for axis, (title, column) in zip(figure.subplots(1, 2, sharey=True), panels.items(), strict=True):
         found = [(cell, values) for cell in cells if len(values := cell.values(column))]
-        limit = max(1.08 * highest_usual([(cell.depth, float(values.max())) for cell, values in found]), 0.5)
         for residual, style in KINDS.items():
             draw_depths(axis, [pair for pair in found if pair[0].residual is residual], style, limit)
             points = [(c.depth, q.value) for c in cells if c.residual is residual and (q := quoted_for(c, setting))]
@@ -175,14 +230,13 @@ def error_by_depth(setting: Setting, cells: list[Cell]) -> Drawn:
         axis.set_xscale("log")
         axis.set_xticks(depths, map(str, depths))
         axis.set_xticks([], minor=True)
-        axis.set(xlabel="layers", ylabel=label, xlim=(depths[0] / 1.18, depths[-1] * 1.18))
-        lowest = min((float(values.min()) for _, values in found), default=0.0)
-        axis.set_ylim(-0.03 * limit if lowest < 0.1 * limit else lowest - 0.12 * (limit - lowest), limit)
+        axis.set(title=title, xlabel="layers", xlim=(depths[0] / 1.18, depths[-1] * 1.18), ylim=(-0.03 * limit, limit))
+    figure.axes[0].set_ylabel("error (%)")
     handles, _ = figure.axes[1].get_legend_handles_labels()  # this panel has the paper's points as well
     legend_below(figure, handles, most=4)
     caption = (
         f"Error against depth on {setting.keys['data.name']}, final iterate, training error in evaluation mode on "
-        f"clean images: means with 95 % t intervals, dots are seeds; {seeds_text(cells)}."
+        f"clean images: means with 95 % t intervals, dots: seeds; {seeds_text([cell for cell, _ in measured])}."
     )
     return caption + (" Hollow: the paper's numbers (Table 6; plain nets read off Figure 6)." if quoted else ""), figure
 
@@ -194,84 +248,14 @@ def draw_depths(axis: Axes, found: list[tuple[Cell, Values]], style: dict[str, A
     places = [cell.depth * (1.02 if cell.residual else 0.98) for cell, _ in found]
     means = np.array([values.mean() for _, values in found])
     axis.plot(places, np.where(means <= limit, means, np.nan), markersize=4.5, linewidth=1.3, **style)
-    for place, mean, (_, values) in zip(places, means, found, strict=True):
+    for place, mean, (cell, values) in zip(places, means, found, strict=True):
+        aside = place * (1.03 if cell.residual else 1 / 1.03)
         if bounds := mean_interval(values):
             reach = [[mean - bounds[0]], [bounds[1] - mean]]
             axis.errorbar([place], [mean], yerr=reach, fmt="none", ecolor=shade, capsize=3, linewidth=1.2)
-            axis.plot(np.full(len(values), place), values, ".", color=shade, markersize=2.5, alpha=0.5)
+            dots: dict[str, Any] = {"markeredgewidth": 0, "alpha": 0.6}
+            axis.plot(np.full(len(values), aside), values, ".", color=shade, markersize=5, **dots)
         if mean > limit:
             where: dict[str, Any] = {"xytext": (-4, -12), "textcoords": "offset points", "ha": "right"}
             axis.annotate(f"{mean:.1f}", (place, limit), fontsize=8, color=shade, **where)
             axis.plot([place], [limit * 0.985], marker="^", color=shade, markersize=5)
-
-
-def responses(setting: Setting, cells: list[Cell]) -> Drawn:
-    if not (found := layer_means(cells, "response_std")):
-        return None
-    figure = Figure(figsize=(7.4, 5.2), layout="constrained")
-    first, second = figure.subplots(2, 1)
-    by_size = [(cell, np.sort(values)[::-1]) for cell, values in found]
-    shared = {"ylabel": "std", "ylim": (0, 1.1 * max(values.max() for _, values in found))}
-    draw_layers(first, found, title="in the network's order", xlabel="layer", **shared)
-    draw_layers(second, by_size, title="sorted", xlabel="layer, by magnitude", **shared)
-    caption = (
-        f"Standard deviation of the layer responses on {setting.keys['data.name']}, after batch normalization, before "
-        "ReLU and addition (after He et al. 2015, Figure 7)."
-    )
-    return f"{caption} {layer_caption(figure, found)}", figure
-
-
-def gradients(setting: Setting, cells: list[Cell]) -> Drawn:
-    times = (("at initialisation", "gradient_norm_start"), ("after training", "gradient_norm_end"))
-    by_time = [(title, found) for title, key in times if (found := layer_means(cells, key))]
-    if not by_time:
-        return None
-    figure = Figure(figsize=(7.4, 3.4), layout="constrained")
-    for axis, (title, found) in zip(figure.subplots(1, len(by_time), squeeze=False)[0], by_time, strict=True):
-        # A norm of exactly zero has no place on a logarithmic axis: a gap in the line.
-        positive = [(cell, np.where(values > 0, values, np.nan)) for cell, values in found]
-        draw_layers(axis, positive, title=title, xlabel="layer", yscale="log")
-    figure.axes[0].set_ylabel("gradient norm")
-    caption = f"Norm of the loss' gradient in each 3x3 convolution on one fixed batch of {setting.keys['data.name']}."
-    caption = f"{caption} {layer_caption(figure, by_time[0][1])}"
-    plain = [(cell, values) for cell, values in by_time[0][1] if not cell.residual and by_time[0][0] == times[0][0]]
-    if not plain:
-        return caption, figure
-    # The theory's slope, beside the first stage of the deepest plain net; it ends where the second stage begins.
-    deepest, values = max(plain, key=lambda pair: pair[0].depth)
-    stage = np.arange(1, (deepest.depth - 2) // 3 + 2)
-    line = 2 * values[0] * GRADIENT_GROWTH.value ** (1.0 - stage)
-    figure.axes[0].plot(stage, line, color="black", linestyle=":", linewidth=1.2)
-    text = f"theory: {GRADIENT_GROWTH.value:.2f} a layer"
-    figure.axes[0].annotate(text, (stage[-1] / 2, line[len(line) // 2]), (4, 4), textcoords="offset points", fontsize=8)
-    dotted = f"Dotted: the growth that batch norm causes in a wide plain net at its start ({GRADIENT_GROWTH.source})."
-    return f"{caption} {dotted}", figure
-
-
-def layer_means(cells: list[Cell], key: str) -> list[tuple[Cell, Values]]:
-    """The cells that have the measurement, with its mean over the seeds, layer by layer."""
-    among = [cell for cell in cells if cell.depth in LAYER_DEPTHS]
-    found = []
-    for cell in among if len({cell.depth for cell in among}) > 1 else cells:
-        runs = [np.array([layer[key] for layer in layers], dtype=float) for layers in cell.runs["layers"]]
-        if runs := [run for run in runs if len(run) and np.isfinite(run).all()]:  # None became nan
-            found.append((cell, np.mean([run for run in runs if len(run) == len(runs[0])], axis=0)))
-    return found
-
-
-def draw_layers(axis: Axes, found: list[tuple[Cell, Values]], **labels: Any) -> None:
-    """The networks over their layers: dashed if plain."""
-    for cell, values in found:
-        style = look(cell.depth) | LAYER_LINES[cell.residual] | {"label": cell.label, "markersize": 3}
-        axis.plot(np.arange(1, len(values) + 1), values, markevery=max(1, len(values) // 10), **style)
-    axis.set(**labels)
-    axis.set_xlim(0, None)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def layer_caption(figure: Figure, found: list[tuple[Cell, Values]]) -> str:
-    """Make the legend, a column a depth with plain above residual, and say what the lines are."""
-    handles = {handle.get_label(): handle for axis in figure.axes for handle in axis.get_lines()}
-    ordered = sorted(handles.values(), key=lambda handle: int(str(handle.get_label()).split("-")[1]))
-    legend_below(figure, ordered, most=4)
-    return f"Dashed: plain, solid: residual; means over seeds, {seeds_text([cell for cell, _ in found])}."

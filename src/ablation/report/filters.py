@@ -48,6 +48,6 @@ def parse(text: str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value as one would type it in a filter."""
-    text = "null" if missing(value) else str(value)
+    """A value as one would type it."""
+    text = "null" if missing(value) else f"{value:g}" if isinstance(value, float) else str(value)
     return text.lower() if isinstance(value, bool) else text

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from ablation.config.schema import ROOT
 from ablation.errors import UserError, no_such
-from ablation.report.content import Block, Content, Text
+from ablation.report.content import Block, Content, Table, Text
 from ablation.report.documents import markdown
 from ablation.report.evidence import read
 from ablation.report.filters import select
 from ablation.report.reporting import gather, illustrate, replace_file
-from ablation.runs.record.files import read_json, write_json
+from ablation.runs.record import analysis
+from ablation.runs.record.files import cannot_write, read_json, write_json
 
 IMAGES = "docs/images/reference/{}.svg"
 """From the project's root."""
@@ -35,8 +36,12 @@ def publish(study: str, paths: Sequence[Path], filters: Sequence[str], root: Pat
     folders = finished(paths, filters)
     for run in folders:
         target = reference / study / run.name
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run / "history.jsonl", target / "history.jsonl")
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            for name in ("history.jsonl", *(path.name for path in run.glob(analysis.FILE))):
+                shutil.copyfile(run / name, target / name)
+        except OSError as error:  # no permission, or the runs are those that are published
+            raise cannot_write(target, error) from None
         record = read_json(run / "record.json")
         record["config"]["results"] = record["config"]["data"]["root"] = None  # folders of the machine it ran on
         write_json(target / "record.json", record)
@@ -72,11 +77,13 @@ def renew_pages(root: Path) -> None:
 
 
 def excerpt(content: Content) -> Iterator[Block]:
-    """What compares depths, CIFAR-10 first: of each setting its title, main table and error against depth."""
+    """What compares depths, of CIFAR-10 if there is any: title, the table's first columns and error against depth."""
     parts = [part for section in content.sections for part in section.parts]
     for part in sorted(parts, key=lambda part: part.setting.keys["data.name"] != "cifar10"):
         for figure in (figure for figure in part.illustrations if figure.kind == "depth"):
-            yield from (Text("setting", part.setting.title), part.table, figure)
+            frame = part.table.frame[["Network", "n", "Train error %", "Test error %"]]
+            yield from (Text("plain", f"{part.setting.title}:"), Table("networks", part.setting.title, frame), figure)
+            return
 
 
 def replace_generated(page: Path, text: str) -> None:

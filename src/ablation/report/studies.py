@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -136,14 +137,21 @@ class Study:
     title: str
     settings: tuple[Setting, ...]
     notes: tuple[str, ...]
+    data: str = ""
+    """The data set; that of an image folder has the folder's name."""
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Those of all settings that have finished runs."""
+        return [cell for setting in self.settings for cell in setting.cells]
 
 
 def studies(runs: pd.DataFrame, failed: Iterable[Failed] = ()) -> list[Study]:
-    """All studies, the committed ones first."""
+    """All studies, the committed ones last."""
     if runs.empty:
         return []
-    # Runs in no committed study have an empty name, and come last.
-    groups = sorted(runs.groupby(["study", "config.data.name"]), key=lambda pair: pair[0][0] == "")
+    # Runs in no committed study have an empty name, and come first.
+    groups = sorted(runs.groupby(["study", data_sets(runs)]), key=lambda pair: pair[0][0] != "")
     folders = Counter(name for (name, _), _ in groups)
     found = []
     for (name, data), group in groups:
@@ -151,8 +159,18 @@ def studies(runs: pd.DataFrame, failed: Iterable[Failed] = ()) -> list[Study]:
         label = (name if folders[name] == 1 else f"{name}-{data}") if name else f"runs-{data}"
         title = f"Reference study {label}" if name else f"Your runs on {data}"
         parts = settings(group, [run for run in failed if run.study == name])
-        found.append(Study(str(label), title, parts, tuple(notes(parts))))
+        found.append(Study(str(label), title, parts, tuple(notes(parts)), str(data)))
     return found
+
+
+def data_sets(runs: pd.DataFrame) -> "pd.Series[str]":
+    """Each run's data set; an image folder by its name, with a checksum where two folders have the same one."""
+    roots = runs["config.data.root"].map(lambda root: "" if missing(root) else Path(str(root)).name)
+    folder = runs["config.data.name"] == "image_folder"
+    names = runs["config.data.name"].where(~folder, "image_folder " + roots).str.strip()
+    split = [runs.get(f"config.data.{key}", names).map(str) for key in ("validation", "split_seed")]
+    several = runs["data.checksum"].groupby([names, *split]).transform("nunique") > 1
+    return names.where(~(folder & several), names + " " + runs["data.checksum"].map(lambda text: str(text)[:6]))
 
 
 def settings(runs: pd.DataFrame, failed: list[Failed]) -> tuple[Setting, ...]:
@@ -180,12 +198,14 @@ def setting_keys(cell: Keys) -> Keys:
 
 
 def title_of(keys: Keys) -> str:
+    """What the keys say of the recipe; those that are missing are left out."""
     rate, batch = keys.get("optimizer.lr"), keys.get("data.batch_size")
+    schedule, steps = keys.get("schedule.name"), keys.get("schedule.steps")
     parts = (
-        keys["data.name"],
-        f"{keys['optimizer.name']} lr {rate:g}" if rate is not None else keys["optimizer.name"],
-        f"{keys['schedule.name']} schedule, {keys['schedule.steps']:,} steps",
-        keys["augmentation.name"],
+        keys.get("data.name", ""),
+        " ".join(filter(None, (keys.get("optimizer.name"), f"lr {rate:g}" if rate is not None else ""))),
+        ", ".join(filter(None, (schedule and f"{schedule} schedule", steps and f"{steps:,} steps"))),
+        "no augmentation" if keys.get("augmentation.name") == "none" else keys.get("augmentation.name", ""),
         f"batch {batch}" if batch else "",
         *(keys.get(key, "") for key in ("environment.precision", "environment.device_name")),
     )

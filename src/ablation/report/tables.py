@@ -1,10 +1,9 @@
-"""The report's tables as pandas frames: one row a cell, and one row a change for the ablations.
+"""The report's tables as pandas frames: a row a cell.
 
 Notable: `cell_row` holds numbers (for table.csv); the frames hold text, the same for the terminal, HTML,
 Markdown and LaTeX. A network that has no records, while its neighbours have, gets a row too.
 """
 
-from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -13,21 +12,27 @@ import pandas as pd
 
 from ablation.report import paper
 from ablation.report.claims import Finding
+from ablation.report.comparisons import Comparison, network
 from ablation.report.evidence import missing
-from ablation.report.statistics import Interval, Values, difference_interval, mean_interval
-from ablation.report.studies import Cell, Setting, Study, differences, network_name
+from ablation.report.filters import shown
+from ablation.report.statistics import (
+    Interval,
+    Values,
+    difference_interval,
+    finite,
+    mean_interval,
+    probability_of_improvement,
+    welch_p,
+)
+from ablation.report.studies import Cell, Setting, network_name
 
 NONE = "–"
-ERRORS = {"train": "metrics.train_error", "running": "metrics.running_train_error", "test": "metrics.test_error"}
-AXES = {
-    name.capitalize(): f"{name}." for name in ("shortcut", "optimizer", "augmentation", "schedule", "model", "data")
-}
-AXES["Hardware and precision"] = "environment."
-"""What an ablation changes, as the prefix of its keys; everything else is held still."""
-HELD_STILL = ("model.depth", "model.residual", "data.name")
-"""Keys that no ablation changes: the main table compares networks, and studies of different data are never mixed."""
-BASELINES = {"shortcut.name": "A", "optimizer.name": "sgd", "augmentation.name": "crop_flip", "schedule.name": "paper"}
-"""The paper's choice is the baseline where it was run."""
+PICKING = (
+    "a value that is picked by its test error is selected on the test set; data.validation=N holds images out for it."
+)
+ERRORS = {"val": "val_error", "train": "train_error", "running": "running_train_error", "test": "test_error"}
+ERRORS = {name: f"metrics.{key}" for name, key in ERRORS.items()}
+TITLES = {"val": "Val error %", "train": "Train error %", "running": "running", "test": "Test error %"}
 
 
 def cell_row(cell: Cell, setting: Setting) -> dict[str, Any]:
@@ -87,8 +92,9 @@ def display_row(cell: Cell, setting: Setting) -> dict[str, str]:
     """A cell as text; the paper's numbers only if the recipe is the paper's."""
     numbers = cell_row(cell, setting)
     row = {"Network": cell.label, "Parameters": number(numbers["parameters"], ",.0f"), "n": str(numbers["n"])}
-    for title, name in (("Train error %", "train"), ("running", "running"), ("Test error %", "test")):
-        row[title] = spread(numbers[f"{name}_error_mean"], numbers[f"{name}_error_std"])
+    for name, title in TITLES.items():
+        if name != "val" or setting.keys.get("data.validation"):
+            row[title] = spread(numbers[f"{name}_error_mean"], numbers[f"{name}_error_std"])
     row["95% interval"] = interval((numbers["test_error_low"], numbers["test_error_high"]))
     row |= {key: number(numbers[f"test_error_{key}"], ".2f") for key in ("best", "median")}
     if setting.selected_on_test:
@@ -100,45 +106,49 @@ def display_row(cell: Cell, setting: Setting) -> dict[str, str]:
     return row | {"Time": duration(numbers["wall_seconds"]), "Images/s": speed}
 
 
-def ablation_tables(study: Study) -> Iterator[tuple[str, pd.DataFrame]]:
-    """For each axis along which some network was run more than once: baseline plus one change."""
-    cells = [cell for setting in study.settings for cell in setting.cells]
-    for axis, prefix in AXES.items():
-        groups: dict[str, list[Cell]] = {}
-        for cell in cells:
-            others = {k: v for k, v in cell.keys.items() if k in HELD_STILL or not k.startswith(prefix)}
-            if cell.residual or axis != "Shortcut":  # a plain net has no shortcut to change
-                groups.setdefault(repr(sorted(others.items())), []).append(cell)
-        if rows := [row for group in groups.values() if len(group) > 1 for row in ablation_rows(group, prefix)]:
-            yield axis, pd.DataFrame(rows)
+def comparison_table(comparison: Comparison) -> pd.DataFrame:
+    """A row a cell: the network, a column for each key that differs, its numbers; the index holds the cells' labels."""
+    frame = pd.DataFrame([comparison_row(comparison, cell) for cell in comparison.cells]).fillna(NONE)
+    frame.index = pd.Index([comparison.label(cell) for cell in comparison.cells])
+    single = [] if comparison.networks else ["Network"]
+    return frame.drop(columns=[*single, *(["failed"] if (frame["failed"] == "0").all() else [])])
 
 
-def ablation_rows(group: list[Cell], prefix: str) -> Iterator[dict[str, str]]:
-    baseline = max(group, key=lambda cell: (sum(cell.keys.get(k) == v for k, v in BASELINES.items()), len(cell.runs)))
-    network = network_name(baseline.depth, baseline.residual)
-    for cell in [baseline, *(cell for cell in group if cell is not baseline)]:
-        row = {"Network": network, "Change": change(baseline, cell, prefix), "n": str(len(cell.runs))}
-        for title, key in (("Test", "test"), ("Train", "train")):
-            values, reference = cell.values(ERRORS[key]), baseline.values(ERRORS[key])
-            found = summary(values)
-            difference = found["mean"] - average(reference) if cell is not baseline else np.nan
-            between = difference_interval(values, reference) if cell is not baseline else None
-            row[f"{title} error %"] = spread(found["mean"], found["std"])
-            row[f"{title} difference"] = number(difference, "+.2f")
-            row[f"95% interval ({key})"] = interval(between, "+")
-        yield row | {"Time": duration(average(cell.values("timing.wall_seconds")))}
+def comparison_row(comparison: Comparison, cell: Cell) -> dict[str, str]:
+    own, shown_as = comparison.values(cell), display_row(cell, comparison.setting(cell))
+    row = {"Network": network(cell)} | {key: shown(own[key]) for key in comparison.keys if key in own}
+    row |= {"n": shown_as["n"], "failed": str(cell.failed)}
+    row |= {key: shown_as[key] for key in (*TITLES.values(), "95% interval", "Paper") if key in shown_as}
+    numbers = difference(comparison, cell)
+    low, high, apart = numbers["difference_low"], numbers["difference_high"], number(numbers["difference"], "+.2f")
+    bounds = f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) else ""
+    row["Difference to baseline"] = "baseline" if comparison.is_baseline(cell) else apart + bounds
+    for title, key, form in (("p", "p", ".2g"), ("P(better)", "probability_of_improvement", ".2f")):
+        row[title] = format(numbers[key], form) if np.isfinite(numbers[key]) else NONE
+    return row | {"Time": shown_as["Time"]}
 
 
-def change(baseline: Cell, cell: Cell, prefix: str) -> str:
-    """What a cell changes: the name of the group's member where it differs, else key=value."""
-    name = f"{prefix}name"
-    named = name in cell.keys and name not in HELD_STILL
-    if cell is baseline:
-        return f"{cell.keys[name]} (baseline)" if named else "baseline"
-    if named and cell.keys[name] != baseline.keys.get(name):
-        return str(cell.keys[name])
-    apart = differences(baseline.keys, cell.keys)
-    return ", ".join(text.removeprefix(prefix) for text in apart if text.startswith(prefix))
+def difference(comparison: Comparison, cell: Cell) -> dict[str, float]:
+    """Of the test error to the baseline's: mean, interval, two-sided p, and how often a run is better (ties half)."""
+    keys = ("difference", "difference_low", "difference_high", "p", "probability_of_improvement")
+    reference = comparison.reference(cell)
+    own, other = (finite([]) if one is None else one.values(ERRORS["test"]) for one in (cell, reference))
+    if not len(own) or not len(other):
+        return dict.fromkeys(keys, np.nan)
+    low, high = difference_interval(own, other) or (np.nan, np.nan)
+    p = min(1.0, 2 * min(welch_p(own, other), welch_p(other, own))) if np.isfinite(low) else np.nan
+    numbers = (own.mean() - other.mean(), low, high, p, probability_of_improvement(own, other))
+    return dict(zip(keys, numbers, strict=True))
+
+
+def verdict_on(comparison: Comparison) -> str:
+    """Which value wins on validation, with its test error; or why none is to be picked."""
+    winner = comparison.winner
+    if winner is None:
+        return f"No validation set: {PICKING}"
+    val, test = (number(average(winner.values(ERRORS[name])), ".2f") for name in ("val", "test"))
+    chosen = f"{comparison.label(winner)}, {val} % (n = {len(winner.runs)})"
+    return f"Least validation error: {chosen}; its test error is {test} %."
 
 
 def claims_table(findings: list[Finding]) -> pd.DataFrame:

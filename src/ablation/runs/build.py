@@ -43,14 +43,15 @@ def build_training(
     network = build_network(config, len(splits.classes), device)
     schedule = build_schedule(lr=config.optimizer["lr"], device=device, **without_name(config.schedule))
     fast = fast_arguments(get_object(config.optimizer["_target_"]), device)
-    factory = targets.target("optimizer", config.optimizer | fast, given=1)
+    if config.optimizer.get("foreach"):  # torch takes only one of the two
+        fast.pop("fused", None)
+    factory = targets.target("optimizer", fast | config.optimizer, given=1)
     optimizer = build_optimizer(factory, network, config.optimizer.get("weight_decay_scope", "all"), schedule.rate)
     augmentation = Augmentation(**without_name(config.augmentation))
-    capture = cuda_graph if device.type == "cuda" and not config.trainer.deterministic else None
-    batch_size, seed = config.data.batch_size, config.seed
-    return Training(
-        network, optimizer, schedule, splits.train, normalization, augmentation, batch_size, seed, precision, capture
-    )
+    capture = cuda_graph if device.type == "cuda" else None
+    images = splits.train, normalization, augmentation, config.data.batch_size
+    strict, remainder = config.trainer.strict, config.data.remainder
+    return Training(network, optimizer, schedule, *images, config.seed, precision, remainder, capture, strict)
 
 
 def without_name(group: Any) -> dict[str, Any]:

@@ -9,10 +9,21 @@ from typing import Any
 
 import torch
 
+from ablation.config.identity import files_digest
 from ablation.config.schema import ROOT
 from ablation.training.devices import device_name
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "wandb", "pandas", "numpy")
+
+
+def code_digest() -> str:
+    """A digest of the source files that decide what is trained; a record holds it also where there is no git."""
+    source, trained_by = ROOT / "src" / "ablation", ("config", "data", "networks", "training")
+    files = [path.relative_to(source) for folder in trained_by for path in (source / folder).glob("*.py")]
+    return files_digest(source, sorted(map(str, files)))
+
+
+CODE = code_digest()  # now, as this process imports it: the files may be edited while it trains
 
 
 def environment(device: torch.device, precision: str, fused: bool, deterministic: bool) -> dict[str, Any]:
@@ -35,6 +46,7 @@ def environment(device: torch.device, precision: str, fused: bool, deterministic
         **{package.replace("-", "_"): found for package, found in versions.items()},
         "git_commit": commit,
         "git_dirty": dirty,
+        "code": CODE,
     }
 
 

@@ -53,7 +53,8 @@ def finish(trainer: Trainer) -> dict[str, Any]:
         "step": training.step,
         "epoch": training.epoch,
         "stopped_early": trainer.stopped_early,
-        "environment": environment(trainer.device, trainer.precision, trainer.fused, config.trainer.deterministic),
+        "environment": environment(trainer.device, trainer.precision, trainer.fused, config.trainer.deterministic)
+        | {"graph": training.replayed.replay is not None, "parts": trainer.parts},
         "data": sizes | {"name": config.data.name, "checksum": data.checksum, "classes": list(data.classes)},
         "timing": timing(trainer),
         "layers": layers(trainer),
@@ -89,8 +90,10 @@ def layers(trainer: Trainer) -> list[dict[str, Any]]:
 def result_line(record: dict[str, Any]) -> str:
     """The last line of a finished run; a number that was selected on the test set is never shown without that label."""
     metrics, stopped = record["metrics"], " (stopped early)" if record["stopped_early"] else ""
-    final = f"train error {metrics['train_error']:.2f} %, test error {metrics['test_error']:.2f} %"
-    line = f"done at step {record['step']}{stopped}: {final}"
+    names = {"train_error": "train error", "val_error": "val error", "test_error": "test error"}
+    final = ", ".join(f"{name} {metrics[key]:.2f} %" for key, name in names.items() if metrics[key] is not None)
+    resumed = " (resumed)" if record["timing"]["resumed_at"] else ""
+    line = f"done{resumed} at step {record['step']}{stopped}: {final}"
     if metrics["selected_on"] is None:
         return line
     error, step = metrics["selected_test_error"], metrics["selected_step"]

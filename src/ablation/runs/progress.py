@@ -1,10 +1,27 @@
-"""What a run shows while it trains: a bar on a terminal, one line per evaluation elsewhere, or nothing."""
+"""What a run shows while it trains: a bar on a terminal, lines elsewhere, or nothing."""
 
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from threading import Timer
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+LINES = 50
+"""Most lines about the evaluations of a run: a small training set has an epoch every few steps."""
+
+
+class Bar(Progress):
+    """A run in three lines, since one of 80 columns has no room for its name, a bar and the errors."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        for task in self.tasks:
+            yield Text(task.description, no_wrap=True, overflow="ellipsis")
+            yield self.make_tasks_table([task])
+            yield Text(task.fields["latest"], no_wrap=True, overflow="ellipsis")
 
 
 class Display:
@@ -13,11 +30,13 @@ class Display:
     def __init__(self, name: str, step: int, steps: int, progress: bool | None, alone: bool) -> None:
         """`alone`: no other run writes to the terminal; a terminal has room for the bar of one run."""
         self.name, self.steps, self.lines = name, steps, progress is not False
+        self.told = -1
         self.bar = None
         if self.lines and alone and (progress or sys.stderr.isatty()):
-            columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[latest]}")
-            self.bar = Progress("{task.description}", *columns, console=Console(stderr=True), refresh_per_second=4)
-            self.task = self.bar.add_task(name, total=steps, completed=step, latest="")
+            speed = TextColumn("{task.fields[speed]}")
+            columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn(), speed)
+            self.bar = Bar(*columns, console=Console(stderr=True), refresh_per_second=4, expand=True)
+            self.task = self.bar.add_task(name, total=steps, completed=step, latest="", speed="")
             self.bar.start()
 
     def step(self, step: int) -> None:
@@ -25,15 +44,30 @@ class Display:
             self.bar.update(self.task, completed=step)
 
     def row(self, row: dict[str, Any]) -> None:
-        val = f"  val {row['val_error']:.2f}%" if row["val_error"] is not None else ""
-        errors = f"train {row['running_train_error']:.2f}%{val}  test {row['test_error']:.2f}%"
-        speed = f"lr {row['lr']:.4g}  {row['images_per_second']:,.0f} img/s"
-        latest = f"loss {row['running_train_loss']:.4f}  {errors}  {speed}"
+        names = {"running_train_error": "running train error", "val_error": "val error", "test_error": "test error"}
+        errors = [f"{name} {row[key]:.2f} %" for key, name in names.items() if row[key] is not None]
+        latest = "  ".join([*errors, f"loss {row['running_train_loss']:.4f}", f"lr {row['lr']:.4g}"])
+        speed = f"{row['images_per_second']:,.0f} images/s"
+        share = row["step"] * LINES // self.steps
         if self.bar:
-            self.bar.update(self.task, completed=row["step"], latest=latest)
-        elif self.lines:
-            print(f"{self.name}  step {row['step']}/{self.steps}  {latest}", flush=True)
+            self.bar.update(self.task, completed=row["step"], latest=latest, speed=speed)
+        elif self.lines and share > self.told:
+            self.told = share
+            print(f"{self.name}  step {row['step']}/{self.steps}  {latest}  {speed}", flush=True)
 
     def close(self) -> None:
         if self.bar:
             self.bar.stop()
+
+
+@contextmanager
+def announced(name: str, phase: str, progress: bool | None) -> Iterator[None]:
+    """Say what a run is doing if it takes more than a second, so that a terminal is not silent meanwhile."""
+    timer = Timer(1.0, print, [f"{name}  {phase}"], {"flush": True})
+    timer.daemon = True
+    if progress is not False:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

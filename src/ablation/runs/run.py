@@ -11,7 +11,9 @@ from typing import Any
 from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
+from ablation.runs.environment import CODE
 from ablation.runs.finish import finish, result_line
+from ablation.runs.progress import announced
 from ablation.runs.record import status
 from ablation.runs.record.checkpoints import State
 from ablation.runs.record.files import write_atomically
@@ -57,7 +59,8 @@ def stepwise(config: Config, interrupts: Interrupts, alone: bool = True) -> Step
         return Outcome(folder.name, folder.path, "interrupted", f"{reason}; not begun")
     try:
         try:
-            trainer = Trainer(config, folder, device, precision)  # wrong input shows here, before anything is written
+            with announced(folder.label, "loading data", config.trainer.progress):
+                trainer = Trainer(config, folder, device, precision)  # wrong input shows here: nothing is written yet
         except Exception as error:  # such as a device out of memory, or a fault in a user's own shortcut
             if isinstance(error, UserError):
                 raise
@@ -80,7 +83,8 @@ def guarded(trainer: Trainer, checkpoint: State | None, interrupts: Interrupts, 
         if left is not None:
             trainer.status("interrupted", left)
             return Outcome(folder.name, folder.path, "interrupted", left)
-        record = finish(trainer)
+        with announced(folder.label, "measuring the training error", trainer.config.trainer.progress):
+            record = finish(trainer)
     except Exception as error:
         reason = interrupts.reason
         if reason is None or isinstance(error, Diverged | UserError):
@@ -95,12 +99,16 @@ def guarded(trainer: Trainer, checkpoint: State | None, interrupts: Interrupts, 
         raise
     trainer.status("done")
     if trainer.config.trainer.progress is not False:
-        print(f"{folder.name}: {result_line(record)}", flush=True)
+        print(f"{folder.label}: {result_line(record)}", flush=True)
     return Outcome(folder.name, folder.path, "resumed" if trainer.resumed_at else "done", "", record["metrics"])
 
 
 def skipped(folder: RunFolder, record: dict[str, Any]) -> Outcome:
-    print(f"{folder.name}: done; {folder.path / 'record.json'}", flush=True)
+    made, since = record["environment"], ""
+    if made.get("code", CODE) != CODE:
+        commit = (made["git_commit"] or "unknown")[:12]
+        since = f" at commit {commit}; the code that trains has changed since: overwrite=true trains again"
+    print(f"{folder.name}: done{since}; {folder.path / 'record.json'}", flush=True)
     return Outcome(folder.name, folder.path, "skipped", "it was done before", record["metrics"])
 
 

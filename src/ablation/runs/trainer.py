@@ -18,6 +18,7 @@ from ablation.errors import UserError
 from ablation.interrupts import Interrupts
 from ablation.networks.fused import fuse, fusible
 from ablation.runs.build import build_training, load_data
+from ablation.runs.environment import CODE
 from ablation.runs.progress import Display
 from ablation.runs.record import checkpoints, history, status
 from ablation.runs.record.checkpoints import State
@@ -45,13 +46,14 @@ class Trainer:
         devices.set_deterministic(config.trainer.deterministic)
         self.data = load_data(config)
         normalization = data.fit_normalization(config.data.normalization, self.data.train)
-        self.fused = fusible(config.trainer.fused, device)
+        self.fused = fusible(config.trainer.fused, device, config.trainer.strict)
         self.training = build_training(config, self.data, normalization, device, precision)
         if self.fused:
             fuse(self.training.network)
         self.gradients_at_start: dict[str, float] = {}
         self.best: dict[str, Any] = {"error": math.inf, "step": 0, "evaluations_since": 0, "weights": None}
         self.history: list[history.Row] = []
+        self.parts: list[dict[str, Any]] = []
         self.train_seconds = 0.0
         self.resumed_at = self.saved_at = 0
         self.began = self.window_began = time.perf_counter()
@@ -72,14 +74,19 @@ class Trainer:
         self.start(checkpoint)
         tracker.follow(self.folder.path, config.tracker.mode, config.tracker.timeout)
         steps, every = config.schedule.steps, config.trainer.evaluate_every or training.steps_per_epoch
-        with closing(Display(self.folder.name, training.step, steps, config.trainer.progress, alone)) as display:
+        with closing(Display(self.folder.label, training.step, steps, config.trainer.progress, alone)) as display:
             while training.step < steps and not self.stopped_early:
                 if reason := interrupts.reason:
                     self.save_checkpoint()
                     command = "the same command" + (" without overwrite=true" if config.overwrite else "")
                     return f"{reason}; left at step {training.step}; {command} goes on from there"
+                while training.far_ahead():
+                    yield
                 training.take_step()
                 display.step(training.step)
+                if training.draws_on_device and not alone:  # its numbers would depend on the other runs
+                    allowed = "draws random numbers on the GPU, which one run at a time may: hydra.launcher.at_once=1"
+                    raise UserError("shortcut", config.shortcut["name"], allowed)
                 yield
                 if training.step % every == 0 or training.step == steps:
                     display.row((yield from self.evaluate()))
@@ -96,13 +103,15 @@ class Trainer:
             self.began = self.window_began = time.perf_counter()
             self.gradients_at_start = gradient_norms(training.network, self.data.train, training.normalization)
         else:
-            if checkpoint["id"] != folder.identity:
-                raise UserError("checkpoint", folder.path, f"belongs to run {checkpoint['id']}, not to this one")
-            if checkpoint["data"] != self.data.checksum:
-                raise UserError("data.root", self.config.data_root, "its data is not what this run began with")
             try:
+                checkpoints.check(checkpoint, self.config, training.network)
+                if checkpoint["id"] != folder.identity:
+                    raise UserError("checkpoint", folder.path, f"belongs to run {checkpoint['id']}, not to this one")
+                if checkpoint["data"] != self.data.checksum:
+                    raise UserError("data.root", self.config.data_root, "its data is not what this run began with")
                 training.load_state_dict(checkpoint["training"])
                 vars(self).update({key: checkpoint[key] for key in KEPT})
+                self.parts = [*checkpoint.get("parts", [])]
                 self.began = time.perf_counter() - checkpoint["seconds"]
                 self.window_began = time.perf_counter() - checkpoint["window_seconds"]
             except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
@@ -110,6 +119,8 @@ class Trainer:
                 raise UserError("checkpoint", folder.path, allowed) from error
             self.resumed_at = self.saved_at = training.step
             print(f"{folder.name}: goes on at step {training.step} of {self.config.schedule.steps}", flush=True)
+        made = {"threads": torch.get_num_threads(), "fused": self.fused, "device": str(self.device), "code": CODE}
+        self.parts.append({"from_step": training.step} | made)  # whose rounding may differ
         history.write(folder.path, self.history)  # without rows that a cut-off process wrote: their steps come again
         self.status("running")
 
@@ -123,7 +134,8 @@ class Trainer:
         self.stop_if_diverged()
         state = {"id": self.folder.identity, "data": self.data.checksum, "training": self.training.state_dict()}
         times = {"seconds": self.seconds(), "window_seconds": time.perf_counter() - self.window_began}
-        checkpoints.save(self.folder.path, state | {key: getattr(self, key) for key in KEPT} | times)
+        kept = {key: getattr(self, key) for key in (*KEPT, "parts")}
+        checkpoints.save(self.folder.path, state | kept | times)
         self.saved_at = self.training.step
         self.status("running")
 
@@ -173,7 +185,8 @@ class Trainer:
         training, what = self.training, "loss"
         bad_step = int(training.first_bad_step)
         if bad_step < 0:
-            if bool(torch.stack([value.isfinite().all() for value in training.network.state_dict().values()]).all()):
+            values = [value for value in training.network.state_dict().values() if value.is_floating_point()]
+            if math.isfinite(float(torch.stack(torch._foreach_norm(values, math.inf)).max())):
                 return
             bad_step, what = training.step - 1, "network"  # the update broke it although the loss was finite
         good = self.folder.path / checkpoints.NEWEST

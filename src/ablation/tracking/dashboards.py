@@ -13,7 +13,8 @@ import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 from wandb_workspaces.workspaces import internal
 
-from ablation.tracking.uploads import check_server, wandb_error
+from ablation.errors import UserError, first_line
+from ablation.tracking.uploads import check_server, server, wandb_error
 
 VIEW = "nw-ablationdepth-v"  # by which the server finds the workspace; its address ends in ?nw=ablationdepth
 SEEDS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}  # what a panel shows of a group of runs
@@ -89,10 +90,14 @@ def push(entity: str | None, project: str, timeout: float) -> str:
     """Create or update the workspace; returns which, and its address. Raises UserError without key, server, project."""
     check_server(timeout)
     try:
-        made = workspace(entity or str(wandb.Api(timeout=math.ceil(timeout)).default_entity), project)
+        if not (owner := entity or wandb.Api(timeout=math.ceil(timeout)).default_entity):
+            raise UserError("--entity", "(none)", "the key has no user or team of its own: name one")
+        made = workspace(owner, project)
         try:
             made._internal_id = internal.get_view_dict(made.entity, project, VIEW[3:-2])["id"]
-        except ValueError:  # the server has none yet
+        except ValueError as error:
+            if not str(error).startswith(("Workspace", "Project")):  # the server has none yet
+                raise UserError("W&B", server(), f"its workspace cannot be read: {first_line(error)}") from None
             made._internal_id = ""
         word = "updated" if made._internal_id else "created"
         made.save()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.config.schema import Tracker
-from ablation.errors import UserError
+from ablation.errors import UserError, printable
 from ablation.interrupts import SIGNALS
 from ablation.tracking.tracker import SYNC
 from ablation.tracking.uploads import RunUpload, read_run, upload_sweep
@@ -51,7 +51,7 @@ class Follower:
             yield
         except Exception as error:  # wandb raises many kinds
             self.uploads.pop(name, None)
-            say(f"{Path(name).name}: not tracked further: {error or type(error).__name__}")
+            say(f"{Path(name).name}: not tracked further: {str(error) or type(error).__name__}")
 
     def take(self, job: dict[str, Any]) -> None:
         """Begin to follow a run, or upload a sweep."""
@@ -85,7 +85,7 @@ class Follower:
 def say(line: str) -> None:
     """Print a line for the user, unless nobody reads the program's output any more."""
     with suppress(OSError):
-        print(f"W&B: {' '.join(line.split())}; later: {SYNC}", flush=True)
+        print(f"W&B: {' '.join(printable(line).split())}; later: {SYNC}", flush=True)
 
 
 def main() -> None:

@@ -7,16 +7,19 @@ so that no hook, thread or hanging server touches the training; the program wait
 import atexit
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ablation.config.schema import ROOT
 from ablation.errors import UserError
 from ablation.runs.record.files import write_json
+from ablation.runs.record.status import process_is_gone
 
 SYNC = "python src/dashboard.py sync"  # uploads later whatever was not uploaded
 
@@ -26,7 +29,8 @@ class Follower:
 
     def __init__(self, timeout: float) -> None:
         self.owner, self.timeout = os.getpid(), timeout
-        self.spool = Path(tempfile.mkdtemp(prefix="ablation-spool-"))
+        remove_old_spools()
+        self.spool = Path(tempfile.mkdtemp(prefix=f"ablation-spool-{self.owner}-"))
         path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
         own = {"PYTHONPATH": path, "WANDB__STATS_PID": str(self.owner), "WANDB_ERROR_REPORTING": "false"}
         environment = os.environ | own
@@ -38,6 +42,15 @@ class Follower:
             start_new_session=True,  # Ctrl-C in the terminal is for the run, whose status says how it ended
             env=environment,
         )
+
+
+def remove_old_spools() -> None:
+    """Remove what programs left that were killed together with their followers, more than an hour ago."""
+    for spool in Path(tempfile.gettempdir()).glob("ablation-spool-*-*"):
+        with suppress(OSError, ValueError):
+            owner = {"pid": int(spool.name.split("-")[2]), "host": socket.gethostname()}
+            if process_is_gone(owner) and time.time() - spool.stat().st_mtime > 3600:
+                shutil.rmtree(spool)
 
 
 _follower: Follower | None = None

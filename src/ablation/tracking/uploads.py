@@ -25,6 +25,7 @@ from ablation.config import compose
 from ablation.config.schema import Config, Tracker
 from ablation.errors import UserError
 from ablation.runs.record import history, record, status
+from ablation.runs.record.files import read_json
 from ablation.runs.record.status import EXIT_STATUS
 
 
@@ -56,11 +57,10 @@ class RunUpload:
         self.status = status.read(self.folder) or self.status  # read first: then the history is complete
         self.rows, _ = history.read(self.folder / "history.jsonl")
         for row in self.rows:
-            values = {key: value for key, value in row.items() if value is not None}
             # panels choose keys, not runs, so the errors are logged under the kind of network too
-            values[f"{self.kind}/train_error"] = row["running_train_error"]
-            values[f"{self.kind}/test_error"] = row["test_error"]
-            self.log(values, row["step"])
+            twice = {"train_error": row.get("running_train_error"), "test_error": row.get("test_error")}
+            values = row | {f"{self.kind}/{key}": value for key, value in twice.items()}
+            self.log({key: value for key, value in values.items() if value is not None}, row["step"])
         if closed := last or self.status["status"] != "running":
             self.close()
         return closed
@@ -94,10 +94,11 @@ class RunUpload:
     def log_record(self, found: dict[str, Any]) -> None:
         """The final numbers and the confusion table into the summary; the layers as the rows behind the history."""
         self.run.summary.update({f"final/{key}": v for key, v in found["metrics"].items() if v is not None})
-        classes = [str(name) for name in found["data"]["classes"]]
-        confusion: list[Any] = [[name, *counts] for name, counts in zip(classes, found["confusion"], strict=True)]
-        self.run.summary["confusion"] = wandb.Table(["true class", *classes], confusion)
-        measured = {key: found[key] for key in ("parameters", "environment", "timing", "weights_sha256")}
+        classes, confusion = found["data"]["classes"] or [], found.get("confusion") or []
+        if classes and [len(counts) for counts in confusion] == [len(classes)] * len(classes):
+            table: list[Any] = [[name, *counts] for name, counts in zip(classes, confusion, strict=True)]
+            self.run.summary["confusion"] = wandb.Table(["true class", *classes], table)
+        measured = {key: found.get(key) for key in ("parameters", "environment", "timing", "weights_sha256")}
         self.run.config.update(measured | {"data_set": found["data"]}, allow_val_change=True)
         for index, layer in enumerate(found["layers"], start=1):
             values = {f"layer/{key}": layer[key] for key in record.LAYER if layer[key] is not None}
@@ -179,11 +180,8 @@ def finish(run: Any, exit_code: int) -> None:
 
 def read_run(folder: Path) -> tuple[Config, dict[str, Any]]:
     """A run's configuration and status. Raises UserError if they cannot be read or do not fit the schema."""
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        config = None
-    if not (isinstance(config, dict) and (found := status.read(folder))):
+    config, found = read_json(folder / "config.yaml", yaml.safe_load), status.read(folder)
+    if not (isinstance(config, dict) and found and found["id"] and found["status"]):
         raise UserError("RUN", folder, "is not the folder of a run: no readable config.yaml or status.json")
     return compose.from_dict(config), found
 

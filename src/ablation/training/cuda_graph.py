@@ -31,11 +31,12 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
 class Replayed:
     """Calls a function that uses only what lies on the device: a few times as it is, then captured, if at all.
 
+    A capture that fails costs one line, and the calls go on as they are; with `strict` its error is raised.
     The function is passed at every call and not kept, so that its owner's memory on the device can be freed.
     """
 
-    def __init__(self, capture: Capture | None) -> None:
-        self.capture, self.calls = capture, 0
+    def __init__(self, capture: Capture | None, strict: bool = False) -> None:
+        self.capture, self.strict, self.calls = capture, strict, 0
         self.replay: Callable[[], None] | None = None
 
     def __call__(self, function: Callable[[], None]) -> None:
@@ -43,7 +44,9 @@ class Replayed:
         if self.capture is not None and self.replay is None and self.calls >= CALLS_BEFORE_CAPTURE:
             try:
                 self.replay = self.capture(function)
-            except RuntimeError as error:
+            except Exception as error:  # torch's RuntimeError, Triton's own, an AssertionError of Inductor
+                if self.strict:
+                    raise
                 self.capture = None
                 reason = first_line(error.__context__ or error)  # a broken capture's error hides what broke it
                 print(f"no CUDA graph, going on with one kernel at a time: {reason}", flush=True)

@@ -1,5 +1,6 @@
 """On which device and in which precision a run is executed, and the process-wide settings of torch that it needs."""
 
+import functools
 import os
 from contextlib import AbstractContextManager, nullcontext
 
@@ -53,20 +54,28 @@ def set_deterministic(wanted: bool) -> None:
     These are settings of the process, so every run makes them for itself, and a gang trains only runs of one kind.
     """
     torch.use_deterministic_algorithms(wanted)
+    # torch fills new memory by default then, a kernel for each tensor; every kernel here writes all of its output
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = wanted
     torch.backends.cudnn.benchmark = not wanted
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = not wanted
 
 
-def own_stream(device: torch.device) -> AbstractContextManager[object]:
-    """A new CUDA stream, current whenever the context is entered; on other devices nothing.
+def own_stream(device: torch.device, place: int | None = None) -> AbstractContextManager[object]:
+    """A CUDA stream, current whenever the context is entered: a new one, or a gang's at `place`; elsewhere nothing.
 
     A run does all its work on the device inside of it, so that it overlaps with that of other runs, and that a CUDA
     graph can be captured, which the default stream does not allow.
     """
     if device.type != "cuda":
         return nullcontext()
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device) if place is None else stream_at(device, place)
     stream.wait_stream(torch.cuda.current_stream(device))
     return torch.cuda.stream(stream)
+
+
+@functools.cache
+def stream_at(device: torch.device, place: int) -> torch.cuda.Stream:
+    """Always the same: torch hands out 32 in turn, so that two runs of a long sweep would come to share one."""
+    return torch.cuda.Stream(device)

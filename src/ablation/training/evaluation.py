@@ -11,7 +11,8 @@ from ablation.data import Images, Normalization
 from ablation.networks.resnet import Network
 from ablation.training.cuda_graph import Capture, Replayed
 
-EVALUATION_BATCH = 500  # images; from 1000 on, a layer's output exceeds glibc's 32 MiB and its memory is fetched anew
+BATCH = {"cuda": 2000}  # images an evaluation batch, by device; a GPU is not full with fewer
+BATCH_ELSEWHERE = 500  # from 1000 on, a layer's output exceeds glibc's 32 MiB and its memory is fetched anew
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,14 @@ class Evaluator:
     normalization: Normalization
     autocast: torch.autocast
     capture: Capture | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         device, classes = self.normalization.mean.device, self.network.fc.out_features
         self.images = Images(self.images.images.to(device), self.images.labels.to(device))
         self.loss = torch.zeros((), device=device)
         self.confusion = torch.zeros(classes, classes, dtype=torch.int64, device=device)
-        self.replayed = Replayed(self.capture)
+        self.replayed = Replayed(self.capture, self.strict)
 
     def run(self) -> None:
         self.replayed(self.device_run)
@@ -64,7 +66,8 @@ class Evaluator:
 
 
 def batches(images: Images, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """The set in its order, EVALUATION_BATCH at a time, on `device`."""
-    for start in range(0, len(images), EVALUATION_BATCH):
-        part = slice(start, start + EVALUATION_BATCH)
+    """The set in its order, a batch at a time, on `device`."""
+    size = BATCH.get(device.type, BATCH_ELSEWHERE)
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
         yield images.images[part].to(device, non_blocking=True), images.labels[part].to(device, non_blocking=True)

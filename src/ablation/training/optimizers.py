@@ -8,6 +8,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+
+class KerasSGD(Optimizer):
+    """Nesterov SGD as in Keras 2.15: v = momentum v - lr g, w += momentum v - lr g, with g = gradient + weight_decay w.
+
+    The velocity holds lr g, where that of torch's SGD holds g. They differ after a change of the learning rate, for
+    some 1 / (1 - momentum) steps: here the earlier gradients still move w at their old rate.
+    """
+
+    def __init__(self, params: ParamsT, lr: float, momentum: float, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step with the gradients that are there."""
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            velocity = [self.state[p].setdefault("velocity", torch.zeros_like(p)) for p in params]
+            moves = torch._foreach_add([p.grad for p in params], params, alpha=group["weight_decay"])
+            torch._foreach_mul_(moves, -group["lr"])  # a tensor, which torch's fused kernels read alike
+            torch._foreach_mul_(velocity, group["momentum"])
+            torch._foreach_add_(velocity, moves)
+            torch._foreach_add_(params, moves)
+            torch._foreach_add_(params, velocity, alpha=group["momentum"])
 
 
 def decayed(network: nn.Module, scope: str) -> list[Tensor]:

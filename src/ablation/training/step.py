@@ -2,9 +2,10 @@
 
 All that a step needs lives on the device, and the random numbers of an epoch are drawn before it, from (seed, epoch).
 So a step can be one CUDA graph, resuming needs no generator's state, and the result is the same when other runs train
-beside it. Batches have one size: the remainder of an epoch's permutation is dropped.
+beside it. Batches have one size: the remainder of an epoch's permutation is dropped, or repeated to fill a batch.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from ablation.training.cuda_graph import Capture, Replayed
 from ablation.training.evaluation import Evaluation, Evaluator
 from ablation.training.optimizers import l2_penalty, load_state
 from ablation.training.schedules import Plateau, Schedule
+
+MOST_IN_FLIGHT = 4  # steps that the host may be ahead of a GPU: enough to keep it busy, too few to fill a launch queue
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ class Training:
     batch_size: int
     seed: int
     precision: str
+    remainder: str  # "drop" or "repeat": what becomes of the images that do not fill a batch
     capture: Capture | None  # makes step and evaluation a CUDA graph; without it every operation is launched
+    strict: bool = False  # a capture that fails ends the run
 
     def __post_init__(self) -> None:
         self.device = device = self.schedule.rate.device
@@ -63,8 +68,10 @@ class Training:
         self.loss_sum, self.objective_sum = (torch.zeros((), device=device) for _ in range(2))
         self.wrong, self.first_bad_step = (torch.tensor(start, device=device) for start in (0, -1))
         self.sums = [self.loss_sum, self.objective_sum, self.wrong, self.first_bad_step]
-        self.replayed = Replayed(self.capture)
+        self.replayed = Replayed(self.capture, self.strict)
         self.evaluators: dict[Images, Evaluator] = {}
+        self.in_flight: deque[torch.cuda.Event] = deque()
+        self.draws_on_device = False
 
     @property
     def epoch(self) -> float:
@@ -76,14 +83,32 @@ class Training:
         self.epoch_begun = epoch = self.step // self.steps_per_epoch
         seed = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0] >> 1
         generator = torch.Generator().manual_seed(int(seed))
-        count, (height, width) = len(self.order), self.images.shape[-2:]
-        self.order.copy_(torch.randperm(len(self.labels), generator=generator)[:count])
+        order = torch.randperm(len(self.labels), generator=generator)
+        places = self.places(generator)  # of the order, (steps_per_epoch * batch_size,)
+        self.fill(self.order, order[places])
+        height, width = self.images.shape[-2:]
+        count = len(places) if self.remainder == "drop" else len(order)
         for name, values in self.augmentation.draw(count, (height, width), generator).items():
             if name not in self.draws:  # a CUDA graph reads them where they were first
-                self.draws[name] = torch.empty_like(values, device=self.device)
-            self.draws[name].copy_(values)
+                self.draws[name] = torch.empty(len(places), dtype=values.dtype, device=self.device)
+            self.fill(self.draws[name], values[places])
         if self.augmentation.policy is not None:
             self.images.copy_(self.augmentation.policy_epoch(self.train.images.to(self.device), generator))
+
+    def places(self, generator: torch.Generator) -> Tensor:
+        """Which images of the epoch's order fill its batches, one batch after the other: (order's length,)."""
+        places = torch.arange(len(self.order))
+        rest = len(self.labels) - len(places)
+        if self.remainder == "drop" or not rest:
+            return places
+        # Keras makes one batch more, a smaller one, and takes steps_per_epoch of them at random. Repeated, its images
+        # have the same mean loss, gradient and batch statistics, and the step needs no second size.
+        batches = torch.cat([places, len(places) + torch.arange(self.batch_size) % rest]).view(-1, self.batch_size)
+        return batches[torch.randperm(len(batches), generator=generator)[: self.steps_per_epoch]].flatten()
+
+    def fill(self, target: Tensor, values: Tensor) -> None:
+        """Copy to the device behind the steps already launched, without waiting for them (from pinned memory)."""
+        target.copy_(values.pin_memory() if self.device.type == "cuda" else values, non_blocking=True)
 
     def take_step(self) -> None:
         """Take one optimisation step; begin an epoch first if one is due."""
@@ -92,11 +117,25 @@ class Training:
         eager = self.replayed.replay is None
         if eager:  # the loop draws nothing from torch's global generator, but dropout in a user's shortcut does
             torch.set_rng_state(self.random_state)
+        on_gpu, drawn = self.device.type == "cuda", self.drawn_on_device() if eager else b""
         self.replayed(self.device_step)
         if eager:
             self.random_state = torch.get_rng_state()
+            self.draws_on_device |= drawn != self.drawn_on_device()
+        if on_gpu:
+            self.in_flight.append(torch.cuda.current_stream(self.device).record_event())
         self.step += 1
         self.steps_summed += 1
+
+    def drawn_on_device(self) -> bytes:
+        """The state of the GPU's generator, which all runs of the process share."""
+        return torch.cuda.get_rng_state(self.device).numpy().tobytes() if self.device.type == "cuda" else b""
+
+    def far_ahead(self) -> bool:
+        """Whether so many steps wait for the device that the next should wait, too: a gang's others come first."""
+        while self.in_flight and self.in_flight[0].query():
+            self.in_flight.popleft()
+        return len(self.in_flight) > MOST_IN_FLIGHT
 
     def device_step(self) -> None:
         """Batch, augmentation, forward, backward, update, sums: all on the device, with nothing from the host."""
@@ -140,7 +179,8 @@ class Training:
     def begin_evaluation(self, images: Images) -> None:
         """Start on the device what `evaluate` does, without waiting for it; `evaluation` then gives the result."""
         if images not in self.evaluators:
-            self.evaluators[images] = Evaluator(self.network, images, self.normalization, self.autocast, self.capture)
+            about = self.network, images, self.normalization, self.autocast, self.capture, self.strict
+            self.evaluators[images] = Evaluator(*about)
         self.evaluators[images].run()
 
     def evaluation(self, images: Images) -> Evaluation:
@@ -175,4 +215,4 @@ class Training:
         if state.get("device_rng") is not None and self.device.type != "cpu":
             torch.get_device_module(self.device).set_rng_state(state["device_rng"])
         self.epoch_begun = -1  # its order and draws follow from (seed, epoch)
-        self.replayed = Replayed(self.capture)  # the optimizer has new tensors
+        self.replayed = Replayed(self.capture, self.strict)  # the optimizer has new tensors

@@ -7,7 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from ablation.errors import UserError
+import yaml
+
+from ablation.errors import UserError, printable
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], durable: bool = True) -> None:
@@ -45,7 +47,12 @@ def remove_temporary(folder: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError("results", path, f"cannot be written: {error.strerror or error}; what was there is left as it was")
+    allowed = f"cannot be written: {error.strerror or error}; what was there is left as it was"
+    if isinstance(error, PermissionError):
+        place = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
+        with suppress(OSError, KeyError, NotImplementedError):  # a user without a name, or Windows
+            allowed += f"; {place} belongs to {place.owner()}: name a folder of your own with results=FOLDER"
+    return UserError("results", path, allowed)
 
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
@@ -54,9 +61,25 @@ def write_json(path: Path, value: Any, durable: bool = True) -> None:
     write_atomically(path, lambda file: file.write(text.encode()), durable)
 
 
-def read_json(path: Path) -> Any:
-    """The value in the file, or None if there is no such file or it is damaged."""
+def read_json(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
+    """The value in the file as a `printable_tree`, or None if there is no such file or it is damaged."""
     try:
-        return json.loads(path.read_bytes()) if path.is_file() else None  # reading a FIFO would wait for ever
-    except (OSError, ValueError, RecursionError):
+        return printable_tree(parse(read_text(path)))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """What is in the file. Raises OSError if there is no such file, ValueError if it holds no UTF-8."""
+    if not path.is_file():  # reading a FIFO would wait for ever
+        raise OSError(0, "not a file")
+    return path.read_text("utf-8", errors)
+
+
+def printable_tree(value: Any) -> Any:
+    """`value` with texts that can be shown anywhere: whatever is read of a run's files, somebody may have written."""
+    if isinstance(value, dict):
+        return {printable(key): printable_tree(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [printable_tree(inner) for inner in value]
+    return printable(value) if isinstance(value, str) else value

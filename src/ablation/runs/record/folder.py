@@ -4,7 +4,7 @@ results/runs/<name>-<identity>/
     config.yaml      the composed configuration          status.json      how far the run is, or how it ended
     history.jsonl    a row per evaluation                record.json      written once, when the run is finished
     checkpoint*.pt   while it is not finished            weights.pt       the result's state dict
-    traceback.txt    if it failed
+    traceback.txt    if it failed                        analysis.json    if src/analyze.py has looked into it
 results/locks/       a lock per run
 results/replaced/    what overwrite=true or a damaged record moved aside
 """
@@ -30,6 +30,7 @@ class RunFolder:
     def __init__(self, config: Config, precision: str) -> None:
         self.identity, self.path = config.identity(precision), config.run_folder(precision)
         self.name = self.path.name
+        self.label = config.trainer.label or self.name  # what it is called on the terminal
 
     def done(self) -> dict[str, Any] | None:
         """The record if the run is finished, else None; what a process left that was killed after it is cleared away.

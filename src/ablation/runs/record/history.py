@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ablation.runs.record.files import cannot_write, write_atomically
-from ablation.runs.record.record import is_number
+from ablation.runs.record.files import cannot_write, printable_tree, read_text, write_atomically
+from ablation.runs.record.record import fits, is_number
 
 Row = dict[str, Any]
 
@@ -34,17 +34,21 @@ def read(path: Path) -> tuple[list[Row], int]:
     rows: dict[int, Row] = {}
     unreadable = 0
     try:
-        text = path.read_text(errors="replace") if path.is_file() else ""
+        text = read_text(path, errors="replace")
     except OSError:
         text = ""
     for line in filter(str.strip, text.splitlines()):
         try:
-            row = json.loads(line)
+            row = printable_tree(json.loads(line))
         except (ValueError, RecursionError):
             row = None
-        numbers = isinstance(row, dict) and all(cell is None or is_number(cell) for cell in row.values())
-        if numbers and isinstance(row.get("step"), int):
+        if is_row(row):
             rows[row["step"]] = row
         else:
             unreadable += 1
     return [rows[step] for step in sorted(rows)], unreadable
+
+
+def is_row(row: Any) -> bool:
+    numbers = isinstance(row, dict) and all(cell is None or is_number(cell) for cell in row.values())
+    return numbers and fits(row.get("step"), int)

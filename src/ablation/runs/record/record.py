@@ -9,12 +9,14 @@ import math
 import reprlib
 from collections.abc import Iterator
 from dataclasses import is_dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ablation.config.identity import SCHEMA, current_target
 from ablation.config.schema import Config
+from ablation.runs.record.files import printable_tree, read_text
 
 LARGEST = 3.5e38  # no float32 number is larger
 Number, Text = float | None, str | None
@@ -25,9 +27,10 @@ OTHER_METRICS = ("train_loss", "running_train_loss", "test_loss", "val_loss", "b
 
 GROUPS: dict[str, dict[str, Any]] = {
     "metrics": dict.fromkeys((*ERRORS, *OTHER_METRICS), Number) | {"selected_on": Text},
-    "environment": dict.fromkeys(("device_name", "precision", "torch", "git_commit"), Text) | {"fused": bool | None},
+    "environment": dict.fromkeys(("device_name", "precision", "torch", "git_commit"), Text)
+    | dict.fromkeys(("fused", "graph"), bool | None),
     "timing": dict.fromkeys(("wall_seconds", "train_seconds", "images_per_second"), Number) | {"finished": Text},
-    "data": {"checksum": Text},
+    "data": {"checksum": Text, "classes": list[str] | None},
 }
 """Group -> key -> type. A key that a record lacks is read as null."""
 
@@ -57,9 +60,7 @@ TYPES = types()
 def read(path: Path) -> dict[str, Any]:
     """The record, nested, under today's names. Raises ValueError, with the reason in words, if it cannot be used."""
     try:
-        if not path.is_file():  # reading a FIFO would wait for ever
-            raise ValueError("cannot be read: not a file")
-        return checked(json.loads(path.read_text(encoding="utf-8")))
+        return checked(printable_tree(json.loads(read_text(path))))
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     except RecursionError:
@@ -80,8 +81,10 @@ def checked(record: Any) -> dict[str, Any]:
         if key not in values:
             raise ValueError(f"not a complete record: no key {key}")
     for key, value in values.items():
-        if not fits(value, TYPES.get(key, Any)) and key != "layers":
-            raise ValueError(f"not a valid record: {key} is {reprlib.repr(value)}")
+        for name in accumulate(key.split("."), "{}.{}".format):  # a mapping in place of a value has keys of its own
+            part = value if name == key else {}
+            if not fits(part, TYPES.get(name, Any)) and name != "layers":
+                raise ValueError(f"not a valid record: {name} is {reprlib.repr(part)}")
     for key in ERRORS:
         if not 0 <= (values.get(f"metrics.{key}") or 0) <= 100:
             raise ValueError(f"not a valid record: metrics.{key} is {values[f'metrics.{key}']}, not a percentage")
@@ -96,7 +99,7 @@ def checked(record: Any) -> dict[str, Any]:
     layers = record.get("layers") or []
     if not (fits(layers, list[dict[str, Any]]) and all(fits(x.get(key), LAYER[key]) for x in layers for key in LAYER)):
         layers = []
-    return record | {"layers": layers}
+    return record | {"layers": [dict.fromkeys(LAYER) | layer for layer in layers]}
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

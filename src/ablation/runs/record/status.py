@@ -14,11 +14,16 @@ from filelock import FileLock, Timeout
 from ablation.config.identity import SCHEMA
 from ablation.errors import UserError
 from ablation.runs.record.files import cannot_write, read_json, write_json
+from ablation.runs.record.record import Text, fits
 
 State = Literal["done", "resumed", "skipped", "interrupted", "busy", "failed"]
 
 EXIT_STATUS: dict[State, int] = {"done": 0, "resumed": 0, "skipped": 0, "failed": 1, "busy": 74, "interrupted": 75}
 """By state; 75 is EX_TEMPFAIL of sysexits.h: not an error, start again to go on."""
+
+KINDS: dict[str, Any] = dict.fromkeys(("id", "status", "message", "host", "updated"), Text)
+KINDS |= dict.fromkeys(("step", "steps", "pid"), int | None)
+"""Key -> type of what is read of a status.json; a key that it lacks is read as null."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,10 @@ def write(folder: Path, identity: str, status: str, step: int, steps: int, messa
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The run's status, or None if there is no status.json or it is damaged."""
-    status = read_json(folder / "status.json")
-    return status if isinstance(status, dict) else None
+    """The run's status with all `KINDS`, or None if there is no status.json or it is damaged."""
+    found = read_json(folder / "status.json")
+    fitting = isinstance(found, dict) and all(fits(found.get(key), kind) for key, kind in KINDS.items())
+    return dict.fromkeys(KINDS) | found if fitting else None
 
 
 def process_is_gone(status: dict[str, Any]) -> bool:

@@ -1,0 +1,35 @@
+"""`analysis.json`, beside a run's record: what src/analyze.py measured. This module reads it, without torch."""
+
+import reprlib
+from pathlib import Path
+from typing import Any
+
+from ablation.runs.record.files import read_json
+from ablation.runs.record.record import fits
+
+FILE = "analysis.json"
+TYPES: dict[str, dict[str, Any]] = {
+    "lesions": {"images": int, "deleted": list[str], "errors": list[float | None], "refitted": list[float | None]},
+    "slice": {"images": int, "seed": int, "alphas": list[float], "losses": list[float | None]},
+    "correlation": {"images": int, "noise": float, "cosine": float},
+}
+"""Analysis -> key -> type; the lists of an analysis have one length. `environment` is beside them."""
+
+
+def read(folder: Path) -> dict[str, dict[str, Any]]:
+    """The analyses of the run in `folder` by name; {} without the file. Raises ValueError if it cannot be used."""
+    if not (folder / FILE).exists():
+        return {}
+    found = read_json(folder / FILE)
+    if not isinstance(found, dict):
+        raise ValueError("not complete JSON (cut off or damaged): analyze the run again")
+    analyses = {name: found[name] for name in TYPES if name in found}
+    for name, values in analyses.items():
+        for key, kind in TYPES[name].items():
+            value = values.get(key) if isinstance(values, dict) else values
+            if not fits(value, kind):
+                raise ValueError(f"not a valid analysis: {name}.{key} is {reprlib.repr(value)}")
+        lengths = {len(values[key]) for key in TYPES[name] if isinstance(values[key], list)}
+        if len(lengths) > 1 or 0 in lengths:
+            raise ValueError(f"not a valid analysis: the lists of {name} have {sorted(lengths)} values")
+    return analyses
