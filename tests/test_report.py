@@ -141,7 +141,10 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_the_tables_alone_can_be_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tables_alone_can_be_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     show_tables([small_study(tmp_path)])
     printed = capsys.readouterr().out
     assert re.search(r"ResNet-20 +3 +0.50 ± 0.10 +8.75 ± 0.20 +8.25 to 9.25 +8.75 +\+0.00 +3 min 20 s", printed)

@@ -121,7 +121,7 @@ def reproduced(effect: float, seeds: int, spread: Callable[..., np.ndarray], cla
 
 
 def skewed(draws: np.random.Generator, seeds: int) -> np.ndarray:
-    """Ten times as spread as a standard normal, with mean 0."""
+    """Ten times as spread as a standard normal, and skewed upward as errors are, with mean 0."""
     return 10 * (draws.exponential(size=seeds) - 1)
 
 
