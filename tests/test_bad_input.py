@@ -166,7 +166,7 @@ FILES = [
     ("optimizer", b"", "optimizer.name="),
     ("optimizer", b"name: yes\n", "optimizer.name=true", "letters, digits"),
     ("schedule", b"kind: cosine\n", "schedule.name="),
-    ("schedule", b"name: yes\n", "schedule.name=True", "letters, digits"),
+    ("schedule", b"name: yes\n", "schedule.name=true", "letters, digits"),
     ("augmentation", b"name: 1.5\n", "augmentation.name=1.5", "one of them a letter"),
     ("data", b"batch_size: 8\n", "data.name="),
     ("sweep", b"seed: 1\n", "needs `# @package _global_`"),

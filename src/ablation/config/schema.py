@@ -49,10 +49,9 @@ FRACTION = Rule(lambda v: 0 < v < 1, "must lie between 0 and 1, both excluded")
 PIXELS = Rule(lambda v: 0 <= v <= 512, "must be from 0 to 512")  # more than the side of an image for these networks
 DEPTH = Rule(lambda v: v >= 8 and v % 6 == 2, "must be 6n + 2: 8, 14, 20, 26, 32, ...")
 DEVICE = Rule(re.compile(r"auto|cpu|cuda(:\d+)?|mps").fullmatch, "must be one of auto, cpu, cuda, cuda:N, mps")
-NAME = Rule(
-    lambda v: isinstance(v, str) and re.fullmatch(r"(?!(True|False)$)(?=.*[A-Za-z])[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", v),
-    "must be text for a folder's name: at most 64 letters, digits, '.', '_' and '-', one of them a letter (quote YAML's "
-    "yes and no)",
+NAME = Rule(  # YAML's yes and no come as True and False, its numbers as text without a letter
+    lambda v: isinstance(v, str) and re.fullmatch(r"(?!(True|False)$)(?=.*[A-Za-z])[\w-][\w.-]{0,63}", v, re.ASCII),
+    "must be at most 64 letters, digits, '.', '_' and '-', one of them a letter: it becomes part of a folder's name",
 )
 MILESTONES = Rule(
     lambda v: all(isinstance(m, float) and 0 < m < 1 for m in v) and v == sorted(set(v)),
