@@ -1,19 +1,19 @@
 """Every rule close to its threshold, every claim with both verdicts, and the recipes that a claim is asked of."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
+import yaml
 from records_factory import paper_study, record, study_of, write_all
 
 from ablation.config.compose import compose
 from ablation.report import evidence, paper
 from ablation.report.arms import Arm, Claim
 from ablation.report.claims import CLAIMS, PAPERS, Finding, findings, study_findings
-from ablation.report.evidence import Failed, run_row
 from ablation.report.metrics import BEST_TEST, EVENED, GROWTH, GROWTH_2, GROWTH_3, RATIO, RESPONSE, TEST, TRAIN, Metric
 from ablation.report.rules import ENOUGH_SEEDS, MIN_SEEDS, DifferencesWithin, Higher, MeanWithin, Rule
 from ablation.report.studies import studies
@@ -195,16 +195,22 @@ def test_margins_are_smaller_than_the_effects(claim: str, made: Records, allowed
     assert examined(claim, made).verdict in allowed
 
 
-@pytest.mark.parametrize(("failed", "verdict"), [(0, "reproduced"), (1, "inconclusive"), (5, "inconclusive")])
-def test_runs_that_failed_count_against_convergence(failed: int, verdict: str) -> None:
-    made = [record(110, residual=True, seed=seed, train_error=0.1 + seed / 100) for seed in range(3)]
-    rows = [run_row(one, Path(one["name"])) for one in made]
-    keys = {k: v for k, v in rows[0]["cell_keys"].items() if not k.startswith(("environment.", "data.checksum"))}
-    lost = [Failed("", 10 + number, keys) for number in range(failed)]
-    (study,) = studies(pd.DataFrame(rows, dtype=object), lost)
+@pytest.mark.parametrize(
+    ("finished", "failed", "verdict"), [(3, 0, "reproduced"), (3, 1, "inconclusive"), (0, 5, "inconclusive")]
+)
+def test_runs_that_failed_count_against_convergence(tmp_path: Path, finished: int, failed: int, verdict: str) -> None:
+    made = [record(110, residual=True, seed=seed, train_error=0.1 + seed / 100) for seed in range(finished + failed)]
+    for place in write_all(tmp_path, [record(20, True), *made]):
+        config = json.loads((place / "record.json").read_text())["config"]
+        if config["model"]["depth"] == 110 and config["seed"] >= finished:
+            (place / "record.json").unlink()
+            (place / "config.yaml").write_text(yaml.safe_dump(config))
+            (place / "status.json").write_text(json.dumps({"status": "failed", "message": "the loss is not finite"}))
+    found = evidence.read([tmp_path])
+    (study,) = studies(found.runs, found.failed)
     (finding,) = findings(BY_ID["resnet-110-converges"], study)
     assert finding.verdict == verdict
-    assert (f"{failed} of {3 + failed} runs failed" in finding.headline) == (failed > 0)
+    assert (f"{failed} of {finished + failed} runs failed" in finding.headline) == (failed > 0)
 
 
 @pytest.mark.parametrize(("n", "verdict"), [(3, "suggestive"), (4, "suggestive"), (5, "reproduced")])
