@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from hashlib import sha256
 from html import unescape
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from records_factory import digits_quickstart, paper_study, record, write_all
 
 from ablation.report.reporting import gather, illustrate, make_report
@@ -108,3 +110,13 @@ def test_a_comparison_gets_curves_of_every_value_and_the_error_against_it(tmp_pa
     assert ends["lr=1", "test"] == (64_000, pytest.approx(40.0, abs=0.01))
     assert len(ends) == 4
     assert values.kind == "values"
+
+
+def test_no_figure_is_wider_than_a_page_however_much_is_compared(tmp_path: Path) -> None:
+    networks = [(20, True), (56, True), (20, False), (56, False)]
+    write_all(tmp_path / "runs", [record(*one, config__optimizer__lr=rate) for one in networks for rate in (0.1, 1.0)])
+    content = gather([tmp_path / "runs"])
+    illustrate(content, tmp_path, [])
+    for figure in content.sections[0].illustrations:
+        with Image.open(BytesIO(figure.png)) as image:
+            assert image.width / image.info["dpi"][0] < 8, figure.name  # inches

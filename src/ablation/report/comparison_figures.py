@@ -9,11 +9,13 @@ from ablation.report.comparisons import Comparison, network
 from ablation.report.figures import KINDS, Drawn, draw_curves, legend_below, look, seeds_text
 from ablation.report.statistics import mean_interval
 from ablation.report.studies import Cell
-from ablation.report.tables import ERRORS, TITLES
+from ablation.report.tables import ERRORS
 
 COLOURS = ("#000000", "#009E73", "#CC79A7", "#999933", "#882255", "#44AA99", "#7F7F7F", "#332288")
 """Of Okabe and Ito, and of Tol, without the orange and the blue of plain and residual; the baseline is black."""
 MARKERS = "osD^vPX*"
+PANELS = {"val": "validation error", "train": "training error", "test": "test error"}
+MOST_TICKS = 6
 MOST_PANELS = 4
 
 
@@ -25,8 +27,9 @@ def overlaid(comparison: Comparison) -> Drawn:
     panels: dict[str, list[tuple[Cell, str, dict[str, Any]]]] = {}
     for cell in finished:
         name = value_name(comparison, cell)
-        place = names.index(name) % len(COLOURS)
-        style = {"color": COLOURS[place], "marker": MARKERS[place]}
+        place = names.index(name)
+        turn = place // len(COLOURS)  # a colour that comes again has another marker
+        style = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[(place + turn) % len(MARKERS)]}
         panels.setdefault(network(cell), []).append((cell, name, style))
     shown = sorted(panels, key=lambda title: -len(panels[title]))[:MOST_PANELS]
     made = draw_curves({title: panels[title] for title in panels if title in shown}, comparison.label)
@@ -45,10 +48,10 @@ def value_name(comparison: Comparison, cell: Cell) -> str:
 def error_by_value(comparison: Comparison) -> Drawn:
     """A panel an error, a line a network; None unless one number was varied."""
     cells = [cell for cell in comparison.cells if len(cell.runs)]
-    names = [name for name in ("val", "train", "test") if any(len(cell.values(ERRORS[name])) for cell in cells)]
+    names = [name for name in PANELS if any(len(cell.values(ERRORS[name])) for cell in cells)]
     if not comparison.numeric or len({comparison.value(cell) for cell in cells}) < 2 or not names:
         return None
-    figure = Figure(figsize=(3.7 * len(names), 3.4), layout="constrained")
+    figure = Figure(figsize=(min(7.4, 3.7 * len(names)), 3.4), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
         for title in dict.fromkeys(map(network, cells)):
             found = [(cell, cell.values(ERRORS[name])) for cell in cells if network(cell) == title]
@@ -58,14 +61,17 @@ def error_by_value(comparison: Comparison) -> Drawn:
             reach = np.abs(np.subtract(bounds, np.reshape(means, (-1, 1)))).T
             style = KINDS[found[0][0].residual] | look(found[0][0]) | {"label": title}
             axis.errorbar(places, means, yerr=reach, capsize=3, markersize=4.5, linewidth=1.3, **style)
-            dots = [(place, value) for place, (_, values) in zip(places, found, strict=True) for value in values]
-            axis.plot(*zip(*dots, strict=True), ".", color=style["color"], markersize=3, alpha=0.5)
+            # Beside the interval, which would hide them.
+            aside = [place * 1.06 if comparison.log else place for place in places]
+            dots = [(place, value) for place, (_, values) in zip(aside, found, strict=True) for value in values]
+            axis.plot(*zip(*dots, strict=True), ".", color=style["color"], markersize=5, markeredgewidth=0, alpha=0.6)
         values = sorted({comparison.value(cell) for cell in cells})
-        axis.set(title=TITLES[name].removesuffix(" %"), xlabel=comparison.numeric)
+        axis.set(title=PANELS[name], xlabel=comparison.numeric)
         if comparison.log:
             axis.set_xscale("log")
-        axis.set_xticks(values, [f"{value:g}" for value in values])
-        axis.set_xticks([], minor=True)
+        if len(values) <= MOST_TICKS:
+            axis.set_xticks(values, [f"{value:g}" for value in values])
+            axis.set_xticks([], minor=True)
     figure.axes[0].set_ylabel("error (%)")
     if comparison.networks:
         legend_below(figure, figure.axes[0].get_legend_handles_labels()[0])

@@ -146,15 +146,18 @@ def draw_curves(panels: dict[str, list[tuple[Cell, str, dict[str, Any]]]], name:
     bands = pd.concat([band for *_, running, test in found for band in (running, test) if len(band)])
     steps, highest, lowest = float(max(bands.index)), bands["high"].max(), bands["mean"].min()
     ten_thousands = steps >= 20_000
-    figure = Figure(figsize=(max(3.7 * len(panels) + 0.3, 4.6), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    columns, rows = min(len(panels), 2), -(-len(panels) // 2)  # no wider than a page of a journal
+    figure = Figure(figsize=(7.7 if columns > 1 else 4.6, 0.9 + 2.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    for unused in axes[len(panels) :]:
+        unused.remove()
     for order, (place, cell, _, style, running, test) in enumerate(found):
         draw_band(axes[place], running, f"{name(cell)}, train", linestyle="--", linewidth=1.0, color=style["color"])
         # About six markers a line, shifted from line to line so that they do not hide each other.
         every = max(1, len(test) // 6)
         marks = (order * every // len(found), every)
         draw_band(axes[place], test, f"{name(cell)}, test", linewidth=1.5, markersize=3.5, markevery=marks, **style)
-    for axis, title in zip(axes, panels, strict=True):
+    for axis, title in zip(axes, panels, strict=False):
         axis.set(title=title, xlabel="iteration ($10^4$)" if ten_thousands else "iteration")
         axis.set_xlim(-0.02 * steps, 1.03 * steps)  # the markers at the ends stay whole
         if ten_thousands:
@@ -164,7 +167,8 @@ def draw_curves(panels: dict[str, list[tuple[Cell, str, dict[str, Any]]]], name:
         log_axis(axes[0])
     else:
         axes[0].set_ylim(-0.03 * highest, 1.03 * highest + 1e-9)
-    axes[0].set_ylabel("error (%)")
+    for axis in axes[::columns]:
+        axis.set_ylabel("error (%)")
     looks = {label: style for _, _, label, style, *_ in found}
     lines = [Line2D([], [], markersize=3.5, label=label, **style) for label, style in looks.items()]
     lines += [Line2D([], [], color=GREY, linestyle="--", label="train"), Line2D([], [], color=GREY, label="test")]
