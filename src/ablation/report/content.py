@@ -213,14 +213,14 @@ class Content:
         if not self.sections:
             yield Text("plain", "There are no finished runs to report on. Start with one of")
             yield from (Text("command", line) for line in HOW_TO_START)
+        yield Text("chapter", "How to read this")
+        yield from (Text("item", line) for line in HOW_TO_READ)
         tested = [(f.claim.statement, study.name, f.verdict) for study, f in self.findings if f.verdict != "untested"]
         if tested:
             found = pd.DataFrame(tested, columns=["Claim", "Study", "Verdict"])
             each = found.groupby(["Claim", "Study"], sort=False)["Verdict"].agg(lambda v: ", ".join(dict.fromkeys(v)))
             yield Text("chapter", "Verdicts")
             yield Table("verdicts", "Verdicts", each.unstack(sort=False).fillna(NONE).reset_index())
-        yield Text("chapter", "How to read this")
-        yield from (Text("item", line) for line in HOW_TO_READ)
         for section in self.sections:
             yield from section.blocks()
         yield from self.leftovers

@@ -91,10 +91,7 @@ def block_html(block: Block) -> Iterator[str]:
             yield f'alt="{escape(caption.split(". ")[0])}"><figcaption>{escape(caption)}</figcaption></figure>'
         case findings:
             yield "<h3>Claims</h3>"
-            yield claims_html([finding for finding in findings if finding.verdict != "untested"])
-            if untested := [finding for finding in findings if finding.verdict == "untested"]:
-                yield f"<details><summary>{len(untested)} untested, for want of records</summary>"
-                yield f"{claims_html(untested)}</details>"
+            yield claims_html(findings)
 
 
 def signed(verdicts: str) -> str:

@@ -5,8 +5,8 @@ values covers what it says at every n, where a percentile bootstrap of a mean co
 The permutation test is exact for samples that differ in place only: where their spreads differ (1:10 at n = 3) it errs
 in 10 % of cases where it says 5 %. Welch's test allows for unequal spread, but takes the values to be near normal, so
 `rules` asks for both. Neither allows for skew: an arm skewed downward, ten times as spread as the other, is found
-higher by both in 16 % of cases (in 2 % if it is skewed upward, as errors are). scipy's permutation test misses ties of
-sums that differ by rounding; ours does not.
+higher by both in 16 % of cases (n = 5; in 2 % if it is skewed upward, as errors are, at equal spread). scipy's
+permutation test misses ties of sums that differ by rounding; ours does not.
 """
 
 import math
