@@ -116,7 +116,7 @@ def test_no_figure_is_wider_than_a_page_however_much_is_compared(tmp_path: Path)
     networks = [(20, True), (56, True), (20, False), (56, False)]
     write_all(tmp_path / "runs", [record(*one, config__optimizer__lr=rate) for one in networks for rate in (0.1, 1.0)])
     content = gather([tmp_path / "runs"])
-    illustrate(content, tmp_path, [])
+    illustrate(content, tmp_path, ["png"])
     for figure in content.sections[0].illustrations:
         with Image.open(BytesIO(figure.png)) as image:
             assert image.width / image.info["dpi"][0] < 8, figure.name  # inches

@@ -190,7 +190,7 @@ def test_figures_are_the_same_twice_and_drawn_again_only_where_records_change(
 
     drawn: list[str] = []
     monkeypatch.setattr(reporting, "_drawn", {})
-    monkeypatch.setattr(figures, "draw", lambda setting, stem: drawn.append(stem) or draw(setting, stem))
+    monkeypatch.setattr(figures, "draw", lambda setting, stem, kinds: drawn.append(stem) or draw(setting, stem, kinds))
     quick(tmp_path / "runs")
     make_report([tmp_path / "runs"], tmp_path / "a")
     reporting._drawn.clear()
@@ -407,6 +407,6 @@ def test_figures_cope_with_any_choice_of_networks(tmp_path: Path) -> None:
     for name, made in choices.items():
         write_all(tmp_path / name, made)
         (study,) = studies(read([tmp_path / name]).runs)
-        found = draw(study.settings[0], "x")
+        found = draw(study.settings[0], "x", ["png"])
         depth = ["depth"] if len({row["config"]["model"]["depth"] for row in made}) > 1 else []
         assert [illustration.kind for illustration in found] == ["curves", *depth, "responses", "gradients"]

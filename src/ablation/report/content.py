@@ -82,8 +82,9 @@ class Illustration:
     name: str
     caption: str
     svg: bytes
-    png: bytes
+    png: bytes = b""
     pdf: bytes = b""
+    """`png` and `pdf` are empty where nothing asked for them."""
     chart: dict[str, Any] = field(default_factory=dict)
     """For the page's script: `series` with network, what, color, dash and points (step, error in percent)."""
 

@@ -35,6 +35,8 @@ DARKER = ((8, 20, 32, 44, 56, 110, 1202), (0.3, 0.42, 0.55, 0.68, 0.8, 0.92, 1.0
 MARKERS = {20: "o", 32: "s", 44: "^", 56: "D", 110: "v", 1202: "P"}
 OTHER_MARKERS = ("X", "*", "p", "h", "d")
 GREY = "#555555"
+UNDATED = {"svg": "Date", "png": "Software", "pdf": "CreationDate"}
+"""By format, what would make two files of the same records differ."""
 MOST_POINTS = 200
 """Of a curve on the page."""
 KINDS: dict[bool, dict[str, Any]] = {
@@ -47,31 +49,33 @@ Drawn = tuple[str, Figure] | None
 """Caption and figure; None if the records do not allow one."""
 
 
-def draw(setting: Setting, stem: str) -> list[Illustration]:
-    """Every figure that the setting's records allow; their names begin with `stem`."""
+def draw(setting: Setting, stem: str, formats: Sequence[str]) -> list[Illustration]:
+    """Every figure that the setting's records allow, as SVG and in `formats`; their names begin with `stem`."""
     from ablation.report.analyses import FIGURES  # here, and not above: they are drawn with what is below
     from ablation.report.layer_figures import gradients, responses
 
     cells = [cell for cell in setting.cells if cell.standard]
     kinds = {"curves": curves, "depth": error_by_depth, "responses": responses, "gradients": gradients} | FIGURES
-    return illustrations(kinds, stem, setting, cells)
+    return illustrations(kinds, stem, formats, setting, cells)
 
 
-def draw_comparison(comparison: Comparison, stem: str) -> list[Illustration]:
-    """The figures of what a study compares; their names begin with `stem`."""
+def draw_comparison(comparison: Comparison, stem: str, formats: Sequence[str]) -> list[Illustration]:
+    """The figures of what a study compares, as those of `draw`."""
     from ablation.report.comparison_figures import error_by_value, overlaid
 
-    return illustrations({"curves": overlaid, "values": error_by_value}, stem, comparison)
+    return illustrations({"curves": overlaid, "values": error_by_value}, stem, formats, comparison)
 
 
-def illustrations(kinds: dict[str, Callable[..., Drawn]], stem: str, *subject: Any) -> list[Illustration]:
+def illustrations(
+    kinds: dict[str, Callable[..., Drawn]], stem: str, formats: Sequence[str], *subject: Any
+) -> list[Illustration]:
     found = []
     with mpl.rc_context(fname=STYLE):
         for kind, make in kinds.items():
             if made := make(*subject):
                 caption, figure = made
                 chart = {"series": list(series_of(figure))} if kind == "curves" else {}
-                found.append(Illustration(kind, f"{stem}-{kind}", caption, *saved(figure), chart))
+                found.append(Illustration(kind, f"{stem}-{kind}", caption, **saved(figure, formats), chart=chart))
     return found
 
 
@@ -86,15 +90,14 @@ def series_of(figure: Figure) -> Iterator[dict[str, Any]]:
         yield {"network": network, "what": what, "color": color, "dash": dash, "points": points}
 
 
-def saved(figure: Figure) -> tuple[bytes, bytes, bytes]:
-    svg, png, pdf = BytesIO(), BytesIO(), BytesIO()
+def saved(figure: Figure, formats: Sequence[str]) -> dict[str, bytes]:
     FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # the layout, once for both
+    figure.draw_without_rendering()  # the layout, once for all
     figure.set_layout_engine("none")
-    figure.savefig(svg, format="svg", metadata={"Date": None})
-    figure.savefig(png, format="png", metadata={"Software": None})
-    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
-    return svg.getvalue(), png.getvalue(), pdf.getvalue()
+    files = {name: BytesIO() for name in UNDATED if name in ("svg", *formats)}
+    for name, file in files.items():
+        figure.savefig(file, format=name, metadata={UNDATED[name]: None})
+    return {name: file.getvalue() for name, file in files.items()}
 
 
 def look(cell: Cell) -> dict[str, Any]:

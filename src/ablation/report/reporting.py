@@ -85,12 +85,12 @@ def illustrate(content: Content, folder: Path, kinds: Sequence[str]) -> None:
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", section.study.name)
         if comparison := section.comparison:
             state = [comparison.label(comparison.baseline), *states(section.study.cells)]
-            section.illustrations[:] = drawn(f"{stem}-comparison", state, "draw_comparison", comparison)
+            section.illustrations[:] = drawn(f"{stem}-comparison", state, "draw_comparison", comparison, kinds)
             save(section.illustrations, folder, kinds)
         for place, part in enumerate(section.parts, start=1):
             if part.figured:
                 name = stem if place == 1 else f"{stem}-{place}"
-                part.illustrations = drawn(name, states(part.setting.cells), "draw", part.setting)
+                part.illustrations = drawn(name, states(part.setting.cells), "draw", part.setting, kinds)
                 save(part.illustrations, folder, kinds)
 
 
@@ -98,12 +98,15 @@ def states(cells: Sequence[Cell]) -> list[Any]:
     return [list(changes(list(cell.runs["folder"]))) for cell in cells]
 
 
-def drawn(stem: str, state: list[Any], function: str, subject: Setting | Comparison) -> list[Illustration]:
+def drawn(
+    stem: str, state: list[Any], function: str, subject: Setting | Comparison, kinds: Sequence[str]
+) -> list[Illustration]:
     """What this function of `figures` makes of the subject; again only when its files have changed."""
+    state = [*state, *kinds]
     if _drawn.get(stem, (None,))[0] != state:
         from ablation.report import figures  # matplotlib takes half a second to import
 
-        _drawn[stem] = state, getattr(figures, function)(subject, stem)
+        _drawn[stem] = state, getattr(figures, function)(subject, stem, kinds)
     return _drawn[stem][1]
 
 
