@@ -104,5 +104,5 @@ def digest(weights: dict[str, Tensor]) -> str:
     """SHA-256 over names and values of a state dict: equal digests mean bit-identical networks."""
     sha = hashlib.sha256()
     for name, value in weights.items():
-        sha.update(name.encode() + value.contiguous().numpy().tobytes())
+        sha.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()

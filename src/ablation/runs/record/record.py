@@ -60,13 +60,25 @@ TYPES = types()
 def read(path: Path) -> dict[str, Any]:
     """The record, nested, under today's names. Raises ValueError, with the reason in words, if it cannot be used."""
     try:
-        return checked(printable_tree(json.loads(read_text(path))))
+        return parse(read_text(path))
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
+def parse(text: str) -> dict[str, Any]:
+    """`read` of a text."""
+    try:
+        return checked(printable_tree(json.loads(text)))
     except RecursionError:
         raise ValueError("not a record of this project: nested too deeply") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except json.JSONDecodeError as error:
         raise ValueError(f"not complete JSON (cut off or damaged): {error}") from None
+
+
+def published(record: dict[str, Any]) -> dict[str, Any]:
+    """The record without the folders of the machine it was made on."""
+    data = record["config"]["data"] | {"root": None}
+    return record | {"config": record["config"] | {"data": data, "results": None}}
 
 
 def checked(record: Any) -> dict[str, Any]:
