@@ -28,6 +28,7 @@ from ablation.runs.build import build_network
 from ablation.runs.environment import environment
 from ablation.runs.record import checkpoints
 from ablation.runs.record.files import read_json, write_atomically
+from ablation.runs.record.record import finite
 from ablation.runs.record.record import read as read_record
 from ablation.training import devices
 from ablation.training.evaluation import Evaluator
@@ -127,12 +128,11 @@ def with_record(weights: Weights, record: dict[str, Any], changes: dict[str, str
 def from_unfinished_run(folder: Path, changes: dict[str, str]) -> Trained:
     if not isinstance(saved := read_json(folder / "config.yaml", yaml.safe_load), dict):
         raise UserError("path", folder, "is no run's folder: it has neither record.json nor a whole config.yaml")
-    config, state = compose.from_dict(saved, changes), checkpoints.load(folder, print)
+    config, state = compose.from_dict(saved, changes), checkpoints.load(folder)
     if state is None:
         raise UserError("path", folder, "is not finished and has no checkpoint yet")
-    training = state["training"] if isinstance(state.get("training"), dict) else {}
-    note = f"not finished: checkpoint at step {training.get('step')} of {config.schedule.steps}"
-    return Trained(state_dict(training.get("network"), folder), config, note)
+    note = f"not finished: checkpoint at step {state['training']['step']} of {config.schedule.steps}"
+    return Trained(state_dict(state["training"]["network"], folder), config, note)
 
 
 def splits_of(trained: Trained) -> data.Splits:
@@ -164,7 +164,7 @@ def measure(
         "name": printable(path.resolve().name),
         "note": note,
         "test_error": found.error,
-        "test_loss": found.loss if math.isfinite(found.loss) else None,
+        "test_loss": finite(found.loss),
         "images": len(splits.test),
         "model": vars(config.model),
         "shortcut": config.shortcut if config.model.residual else None,

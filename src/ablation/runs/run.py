@@ -80,23 +80,22 @@ def guarded(trainer: Trainer, checkpoint: State | None, interrupts: Interrupts, 
     folder, training, steps = trainer.folder, trainer.training, trainer.config.schedule.steps
     try:
         left = yield from trainer.train(checkpoint, interrupts, alone)
-        if left is not None:
-            trainer.status("interrupted", left)
-            return Outcome(folder.name, folder.path, "interrupted", left)
-        with announced(folder.label, "measuring the training error", trainer.config.trainer.progress):
-            record = finish(trainer)
+        if left is None:
+            with announced(folder.label, "measuring the training error", trainer.config.trainer.progress):
+                record = finish(trainer)
     except Exception as error:
         reason = interrupts.reason
         if reason is None or isinstance(error, Diverged | UserError):
             return failed(folder, training.step, steps, error)
         # Ctrl-C also ends Triton's compilers, which makes the step fail; the traceback is kept all the same
         write_traceback(folder, error)
-        message = f"{reason}, in the middle of a step ({type(error).__name__}); goes on from its last checkpoint"
-        trainer.status("interrupted", message)
-        return Outcome(folder.name, folder.path, "interrupted", message)
+        left = f"{reason}, in the middle of a step ({type(error).__name__}); goes on from its last checkpoint"
     except BaseException:  # the generator was closed by a launcher, or a batch system raised SystemExit
         trainer.status("interrupted", "ended at once; goes on from its last checkpoint")
         raise
+    if left is not None:
+        trainer.status("interrupted", left)
+        return Outcome(folder.name, folder.path, "interrupted", left)
     trainer.status("done")
     if trainer.config.trainer.progress is not False:
         print(f"{folder.label}: {result_line(record)}", flush=True)

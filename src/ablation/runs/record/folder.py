@@ -84,7 +84,7 @@ class RunFolder:
         begun = config.is_file() and "overwrite: true" in config.read_text(errors="replace").splitlines()
         if not has_record and (begun or not overwrite):
             try:
-                return checkpoints.load(self.path, lambda line: print(f"{self.name}: {line}"))
+                return checkpoints.load(self.path)
             except UserError:
                 if not overwrite:
                     raise

@@ -14,11 +14,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ablation.config.identity import SCHEMA, current_target
+from ablation.config.identity import LARGEST, SCHEMA, current_target, is_number
 from ablation.config.schema import Config
-from ablation.runs.record.files import printable_tree, read_text
+from ablation.runs.record.files import printable_tree
 
-LARGEST = 3.5e38  # no float32 number is larger
 Number, Text = float | None, str | None
 
 ERRORS = ("train_error", "running_train_error", "test_error", "val_error", "best_test_error", "selected_test_error")
@@ -58,21 +57,19 @@ TYPES = types()
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The record, nested, under today's names. Raises ValueError, with the reason in words, if it cannot be used."""
+    """The record in a file, as `parse` returns it. Raises ValueError."""
     try:
-        return parse(read_text(path))
+        return parse(path.read_bytes())
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
 
 
-def parse(text: str) -> dict[str, Any]:
-    """`read` of a text."""
+def parse(text: bytes) -> dict[str, Any]:
+    """The record, nested, under today's names. Raises ValueError, with the reason in words, if it cannot be used."""
     try:
         return checked(printable_tree(json.loads(text)))
-    except RecursionError:
-        raise ValueError("not a record of this project: nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not complete JSON (cut off or damaged): {error}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"not complete JSON (cut off, damaged or nested too deeply): {error}") from None
 
 
 def published(record: dict[str, Any]) -> dict[str, Any]:
@@ -143,8 +140,3 @@ def fits(value: Any, kind: Any) -> bool:
 def finite(value: float) -> float | None:
     """`value`, or None if it is NaN or infinite, which JSON does not have."""
     return value if math.isfinite(value) else None
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a number that every computation can take: finite, no truth value, in the range of float32."""
-    return type(value) in (int, float) and abs(value) <= LARGEST
