@@ -75,6 +75,7 @@ def evaluate_and_show(options: argparse.Namespace) -> None:
         print(line)
     if output:
         if output.suffix == ".safetensors":
+            assert trained.record  # asked for above
             contents = packed(trained.weights, trained.record, normalization)
         elif output.suffix == ".csv":
             frame = confusion.rename(index=csv_text, columns=csv_text)
