@@ -6,7 +6,7 @@ EXTRAS ?= test
 BIN := .venv/bin
 INSTALLED := .venv/.installed-$(EXTRAS)
 
-.PHONY: quickstart test test-long test-cuda check format lock
+.PHONY: quickstart test test-long test-cuda gpu check format lock
 
 quickstart: $(INSTALLED)  ## four small networks on the digits, tables and a report: under two minutes
 	$(BIN)/python src/train.py sweep=quickstart
@@ -19,6 +19,15 @@ test-long: $(INSTALLED)  ## the ones that take minutes, a browser, Slurm, or kil
 
 test-cuda: $(INSTALLED)  ## on a GPU only: the captured step, and that a run resumed there is bit-identical
 	$(BIN)/python -m pytest -m cuda
+
+gpu: $(INSTALLED)  ## the first hour on a GPU, in order; stops at what fails (docs/gpu.md)
+	mkdir -p results/gpu
+	OUT=results/gpu PYTHONPATH=src $(BIN)/python tests/smoke.py
+	$(BIN)/python -m pytest -m cuda
+	$(BIN)/python src/benchmark.py --rounds 3 --output results/gpu/benchmark.json
+	$(BIN)/python src/train.py model=resnet20 trainer.strict=true
+	$(BIN)/python src/train.py sweep=degradation seed=0
+	$(BIN)/python src/report.py results/runs
 
 check: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check

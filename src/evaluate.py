@@ -1,6 +1,7 @@
 r"""Evaluate a trained network on the test set: error, loss, and which classes it takes for which.
 
 python src/evaluate.py results/runs/NAME    a run: its result, or its newest checkpoint if the run is not finished
+python src/evaluate.py results/weights/NAME.safetensors    a finished run's weights, with its record in the file
 python src/evaluate.py FILE model=resnet56  a state dict: a run's weights.pt, or another project's file
 
 A run is evaluated as it was trained: only data.root, trainer.device and trainer.precision may differ. For a file, name
@@ -28,7 +29,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--mean", nargs=3, type=float, metavar=("R", "G", "B"), help=text % "mean")
     parser.add_argument("--std", nargs=3, type=float, metavar=("R", "G", "B"), help=text % "standard deviation")
     parser.add_argument("--matrix", action="store_true", help="print the whole confusion matrix")
-    parser.add_argument("--output", type=Path, help="write the result: .json everything, .csv the confusion matrix")
+    text = "write the result: .json everything, .csv the confusion matrix; .safetensors: a run's weights and its record"
+    parser.add_argument("--output", type=Path, help=text)
     options = parser.parse_intermixed_args(arguments)
     mean, std = options.mean, options.std
     if (mean is None) != (std is None):
@@ -36,11 +38,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if mean and not (all(0 <= m <= 1 for m in mean) and all(0 < s <= 1 for s in std)):
         allowed = "must be from 0 to 1, and --std above 0: pixels run from 0 to 1 here (divide by 255)"
         raise UserError("--mean and --std", f"{mean}, {std}", allowed)
-    if mean and os.path.isdir(options.path):
-        raise UserError("--mean", mean, "is for a file of weights; a run has its own normalization")
     if options.output:
-        if options.output.suffix not in (".json", ".csv") or os.path.isdir(options.output):
-            raise UserError("--output", options.output, "must be a file that ends with .json or .csv")
+        if options.output.suffix not in (".json", ".csv", ".safetensors") or os.path.isdir(options.output):
+            raise UserError("--output", options.output, "must be a file that ends with .json, .csv or .safetensors")
         check_writable("--output", options.output)
     return options
 

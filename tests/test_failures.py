@@ -350,7 +350,7 @@ def full_disk(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.open", opened)
 
 
-@pytest.mark.parametrize("name", ["checkpoint.pt", "weights.pt", "record.json", "config.yaml", "history.jsonl"])
+@pytest.mark.parametrize("name", ["checkpoint.new", "weights.pt", "record.json", "config.yaml", "history.jsonl"])
 def test_full_disk(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs.cut_off(runs.small(tmp_path), after=8)
     folder = runs.folder_of(tmp_path)

@@ -63,6 +63,8 @@ def test_make_installs_once(checkout: Path) -> None:
     (log,) = make(checkout, "test")[1].splitlines()
     assert log.startswith("-m pytest"), "set up again"
     assert make(checkout, "quickstart")[1].strip() == "src/train.py sweep=quickstart"
+    first = [line.split()[0] for line in make(checkout, "gpu")[1].splitlines()]
+    assert first == [*("tests/smoke.py", "-m", "src/benchmark.py"), *["src/train.py"] * 2, "src/report.py"]
     later = (checkout / ".venv/.installed-test").stat().st_mtime + 5
     os.utime(checkout / "requirements.txt", (later, later))
     log = make(checkout, "test")[1]

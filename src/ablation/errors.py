@@ -20,8 +20,12 @@ class UserError(Exception):
         self.key, self.value, self.allowed = key, value, allowed
 
     def __str__(self) -> str:
-        shown = {"None": "null", "True": "true", "False": "false"}.get(str(self.value), self.value)  # as it was typed
-        return " ".join(printable(f"{self.key}={shown}: {self.allowed}").split())  # one line, whatever the value holds
+        text = f"{self.key}={as_typed(self.value)}: {self.allowed}"
+        return " ".join(printable(text).split())  # one line, whatever the value holds
+
+
+def as_typed(value: Any) -> str:
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
 def printable(text: object) -> str:

@@ -6,7 +6,6 @@ A run's identity holds all that can change its result, and nothing of how it is 
 import functools
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from glob import glob
@@ -15,6 +14,7 @@ from typing import Any
 
 from ablation.errors import UserError
 
+LARGEST = 3.5e38  # no float32 number is larger
 SCHEMA = 1  # version of the configuration and of the files of a run; a folder of another version is left alone
 # Where the shortcuts are now and were when schema 1 began: an identity keeps the old name, so that no run is orphaned.
 NOW, THEN = "ablation.networks.shortcuts.", "ablation.shortcuts."
@@ -57,7 +57,8 @@ def current_target(target: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
+    """Whether it is a number that every computation can take: finite, no truth value, in the range of float32."""
+    return type(value) in (int, float) and abs(value) <= LARGEST
 
 
 def folder_digest(root: Path) -> str:

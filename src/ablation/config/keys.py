@@ -14,6 +14,7 @@ from ablation.config import schema
 from ablation.config.command_line import CONF, IN_WORDS
 from ablation.config.compose import OPTIMIZER_RULES, compose
 from ablation.config.schema import OPEN_GROUPS, Config
+from ablation.errors import as_typed
 
 HEAD = """# Every key
 
@@ -73,8 +74,7 @@ def open_group(group: str, node: dict[str, Any]) -> Iterator[str]:
 
 
 def row(key: str, meaning: str, value: Any, words: str) -> str:
-    usual = {"None": "null", "True": "true", "False": "false"}.get(str(value), value)
-    cells = (f"`{key}`", meaning, f"`{usual}`", words.removeprefix("must be "))
+    cells = (f"`{key}`", meaning, f"`{as_typed(value)}`", words.removeprefix("must be "))
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

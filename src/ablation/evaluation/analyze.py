@@ -11,7 +11,8 @@ from ablation.analysis.correlation import gradient_correlation
 from ablation.analysis.lesions import lesions
 from ablation.analysis.slices import loss_slice
 from ablation.errors import UserError
-from ablation.evaluation.evaluate import Trained, from_run, load_weights, splits_of
+from ablation.evaluation.evaluate import Trained, from_run, splits_of
+from ablation.evaluation.weights import load_weights
 from ablation.runs.build import build_network
 from ablation.runs.environment import environment
 from ablation.runs.record import analysis
@@ -37,7 +38,7 @@ def analyze(options: argparse.Namespace) -> None:
             started = time.monotonic()
             network = build_network(config, len(splits.classes), device)
             if name not in FRESH:
-                load_weights(network, trained.weights, folder)
+                load_weights(network, trained.weights, trained.record, folder)
             train, test = splits.train[: options.images], splits.test[: options.images]
             where = {"environment": environment(device, "float32", False, config.trainer.deterministic)}
             found[name] = ANALYSES[name](network, train, test, normalization) | where
@@ -49,8 +50,8 @@ def analyze(options: argparse.Namespace) -> None:
 def load(folder: Path, options: argparse.Namespace) -> Trained:
     if not (folder / "record.json").exists():
         raise UserError("run", folder, "is not the folder of a finished run: it has no record.json")
-    weights = not FRESH.issuperset(options.only)
-    if weights and not (folder / "weights.pt").exists():
+    trained = from_run(folder, options.overrides)
+    if not trained.weights and not FRESH.issuperset(options.only):
         allowed = f"has no weights.pt, like all published records; --only {','.join(FRESH)} needs none"
         raise UserError("run", folder, allowed)
-    return from_run(folder, options.overrides, weights)
+    return trained

@@ -17,6 +17,7 @@ from ablation.report.filters import select
 from ablation.report.reporting import gather, illustrate, replace_file
 from ablation.runs.record import analysis
 from ablation.runs.record.files import cannot_write, read_json, write_json
+from ablation.runs.record.record import published
 
 IMAGES = "docs/images/reference/{}.svg"
 """From the project's root."""
@@ -42,9 +43,7 @@ def publish(study: str, paths: Sequence[Path], filters: Sequence[str], root: Pat
                 shutil.copyfile(run / name, target / name)
         except OSError as error:  # no permission, or the runs are those that are published
             raise cannot_write(target, error) from None
-        record = read_json(run / "record.json")
-        record["config"]["results"] = record["config"]["data"]["root"] = None  # folders of the machine it ran on
-        write_json(target / "record.json", record)
+        write_json(target / "record.json", published(read_json(run / "record.json")))
     renew_pages(root)
     return f"{len(folders)} finished runs copied to {reference / study}; README.md and results/README.md renewed"
 

@@ -10,7 +10,8 @@ from ablation.analysis.layers import gradient_norms, response_stds
 from ablation.config.identity import SCHEMA
 from ablation.networks.resnet import parameter_count
 from ablation.runs.environment import environment
-from ablation.runs.record import checkpoints, history
+from ablation.runs.progress import errors
+from ablation.runs.record import checkpoints
 from ablation.runs.record.files import write_atomically, write_json
 from ablation.runs.record.record import finite
 from ablation.runs.trainer import Trainer
@@ -19,7 +20,6 @@ from ablation.runs.trainer import Trainer
 def finish(trainer: Trainer) -> dict[str, Any]:
     """Write weights.pt and record.json, remove the checkpoints, and return the record."""
     training, config, folder, data = trainer.training, trainer.config, trainer.folder, trainer.data
-    history.write(folder.path, trainer.history)  # whole, should somebody have moved or deleted it meanwhile
     test, train = training.evaluate(data.test), training.evaluate(data.train)
     best, last = trainer.best, trainer.history[-1]
     on_test = config.selection == "best_test"
@@ -90,8 +90,7 @@ def layers(trainer: Trainer) -> list[dict[str, Any]]:
 def result_line(record: dict[str, Any]) -> str:
     """The last line of a finished run; a number that was selected on the test set is never shown without that label."""
     metrics, stopped = record["metrics"], " (stopped early)" if record["stopped_early"] else ""
-    names = {"train_error": "train error", "val_error": "val error", "test_error": "test error"}
-    final = ", ".join(f"{name} {metrics[key]:.2f} %" for key, name in names.items() if metrics[key] is not None)
+    final = ", ".join(errors(metrics, "train_error", "val_error", "test_error"))
     resumed = " (resumed)" if record["timing"]["resumed_at"] else ""
     line = f"done{resumed} at step {record['step']}{stopped}: {final}"
     if metrics["selected_on"] is None:
@@ -104,5 +103,5 @@ def digest(weights: dict[str, Tensor]) -> str:
     """SHA-256 over names and values of a state dict: equal digests mean bit-identical networks."""
     sha = hashlib.sha256()
     for name, value in weights.items():
-        sha.update(name.encode() + value.contiguous().numpy().tobytes())
+        sha.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()

@@ -44,9 +44,8 @@ class Display:
             self.bar.update(self.task, completed=step)
 
     def row(self, row: dict[str, Any]) -> None:
-        names = {"running_train_error": "running train error", "val_error": "val error", "test_error": "test error"}
-        errors = [f"{name} {row[key]:.2f} %" for key, name in names.items() if row[key] is not None]
-        latest = "  ".join([*errors, f"loss {row['running_train_loss']:.4f}", f"lr {row['lr']:.4g}"])
+        shown = errors(row, "running_train_error", "val_error", "test_error")
+        latest = "  ".join([*shown, f"loss {row['running_train_loss']:.4f}", f"lr {row['lr']:.4g}"])
         speed = f"{row['images_per_second']:,.0f} images/s"
         share = row["step"] * LINES // self.steps
         if self.bar:
@@ -58,6 +57,11 @@ class Display:
     def close(self) -> None:
         if self.bar:
             self.bar.stop()
+
+
+def errors(row: dict[str, Any], *keys: str) -> list[str]:
+    """Those errors of a row or of a record's metrics that were measured, under their names."""
+    return [f"{key.replace('_', ' ')} {row[key]:.2f} %" for key in keys if row[key] is not None]
 
 
 @contextmanager

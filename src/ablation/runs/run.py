@@ -14,7 +14,6 @@ from ablation.interrupts import Interrupts
 from ablation.runs.environment import CODE
 from ablation.runs.finish import finish, result_line
 from ablation.runs.progress import announced
-from ablation.runs.record import status
 from ablation.runs.record.checkpoints import State
 from ablation.runs.record.files import write_atomically
 from ablation.runs.record.folder import RunFolder
@@ -65,7 +64,7 @@ def stepwise(config: Config, interrupts: Interrupts, alone: bool = True) -> Step
             if isinstance(error, UserError):
                 raise
             with held(folder.path):
-                return failed(folder, 0, config.schedule.steps, error)
+                return failed(folder, 0, error)
         with folder.open(config) as (record, checkpoint):
             if record is not None:  # finished by another process meanwhile
                 return skipped(folder, record)
@@ -77,27 +76,26 @@ def stepwise(config: Config, interrupts: Interrupts, alone: bool = True) -> Step
 
 def guarded(trainer: Trainer, checkpoint: State | None, interrupts: Interrupts, alone: bool) -> Steps:
     """Train and finish in the opened folder; however it ends, status.json says so at once."""
-    folder, training, steps = trainer.folder, trainer.training, trainer.config.schedule.steps
+    folder, training = trainer.folder, trainer.training
     try:
         left = yield from trainer.train(checkpoint, interrupts, alone)
-        if left is not None:
-            trainer.status("interrupted", left)
-            return Outcome(folder.name, folder.path, "interrupted", left)
-        with announced(folder.label, "measuring the training error", trainer.config.trainer.progress):
-            record = finish(trainer)
+        if left is None:
+            with announced(folder.label, "measuring the training error", trainer.config.trainer.progress):
+                record = finish(trainer)
     except Exception as error:
         reason = interrupts.reason
         if reason is None or isinstance(error, Diverged | UserError):
-            return failed(folder, training.step, steps, error)
+            return failed(folder, training.step, error)
         # Ctrl-C also ends Triton's compilers, which makes the step fail; the traceback is kept all the same
         write_traceback(folder, error)
-        message = f"{reason}, in the middle of a step ({type(error).__name__}); goes on from its last checkpoint"
-        trainer.status("interrupted", message)
-        return Outcome(folder.name, folder.path, "interrupted", message)
+        left = f"{reason}, in the middle of a step ({type(error).__name__}); goes on from its last checkpoint"
     except BaseException:  # the generator was closed by a launcher, or a batch system raised SystemExit
-        trainer.status("interrupted", "ended at once; goes on from its last checkpoint")
+        folder.status("interrupted", training.step, "ended at once; goes on from its last checkpoint")
         raise
-    trainer.status("done")
+    if left is not None:
+        folder.status("interrupted", training.step, left)
+        return Outcome(folder.name, folder.path, "interrupted", left)
+    folder.status("done", training.step)
     if trainer.config.trainer.progress is not False:
         print(f"{folder.label}: {result_line(record)}", flush=True)
     return Outcome(folder.name, folder.path, "resumed" if trainer.resumed_at else "done", "", record["metrics"])
@@ -112,10 +110,10 @@ def skipped(folder: RunFolder, record: dict[str, Any]) -> Outcome:
     return Outcome(folder.name, folder.path, "skipped", "it was done before", record["metrics"])
 
 
-def failed(folder: RunFolder, step: int, steps: int, error: Exception) -> Outcome:
+def failed(folder: RunFolder, step: int, error: Exception) -> Outcome:
     """Note the failure in the folder, and say where to look. Raises `error` again if it is a UserError."""
     write_traceback(folder, error)
-    status.write(folder.path, folder.identity, "failed", step, steps, str(error))
+    folder.status("failed", step, str(error))
     if isinstance(error, UserError):
         raise error
     message = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}".splitlines()[0]

@@ -20,7 +20,7 @@ from ablation.networks.fused import fuse, fusible
 from ablation.runs.build import build_training, load_data
 from ablation.runs.environment import CODE
 from ablation.runs.progress import Display
-from ablation.runs.record import checkpoints, history, status
+from ablation.runs.record import checkpoints, history
 from ablation.runs.record.checkpoints import State
 from ablation.runs.record.folder import RunFolder
 from ablation.runs.record.record import finite
@@ -104,7 +104,6 @@ class Trainer:
             self.gradients_at_start = gradient_norms(training.network, self.data.train, training.normalization)
         else:
             try:
-                checkpoints.check(checkpoint, self.config, training.network)
                 if checkpoint["id"] != folder.identity:
                     raise UserError("checkpoint", folder.path, f"belongs to run {checkpoint['id']}, not to this one")
                 if checkpoint["data"] != self.data.checksum:
@@ -122,7 +121,7 @@ class Trainer:
         made = {"threads": torch.get_num_threads(), "fused": self.fused, "device": str(self.device), "code": CODE}
         self.parts.append({"from_step": training.step} | made)  # whose rounding may differ
         history.write(folder.path, self.history)  # without rows that a cut-off process wrote: their steps come again
-        self.status("running")
+        self.folder.status("running", training.step)
 
     def save_checkpoint(self) -> None:
         """Write all that is needed to go on, unless the last checkpoint is of this very step.
@@ -137,7 +136,7 @@ class Trainer:
         kept = {key: getattr(self, key) for key in (*KEPT, "parts")}
         checkpoints.save(self.folder.path, state | kept | times)
         self.saved_at = self.training.step
-        self.status("running")
+        self.folder.status("running", self.training.step)
 
     def settled(self) -> Generator[None, None, None]:
         """Let other runs go on until the device is done with this one's work."""
@@ -176,7 +175,7 @@ class Trainer:
         self.note_best(test)
         if training.step % training.steps_per_epoch == 0:
             training.schedule.end_epoch(sums.objective)
-        self.status("running")
+        self.folder.status("running", training.step)
         self.window_began = time.perf_counter()
         return row
 
@@ -207,7 +206,3 @@ class Trainer:
     def seconds(self) -> float:
         """Seconds of the run so far, in all the processes that worked on it."""
         return time.perf_counter() - self.began
-
-    def status(self, state: str, message: str = "") -> None:
-        path, identity = self.folder.path, self.folder.identity
-        status.write(path, identity, state, self.training.step, self.config.schedule.steps, message)

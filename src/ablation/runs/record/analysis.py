@@ -13,7 +13,7 @@ TYPES: dict[str, dict[str, Any]] = {
     "slice": {"images": int, "seed": int, "alphas": list[float], "losses": list[float | None]},
     "correlation": {"images": int, "noise": float, "cosine": float},
 }
-"""Analysis -> key -> type; the lists of an analysis have one length. `environment` is beside them."""
+"""Analysis -> key -> type. `environment` is beside them."""
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
@@ -25,11 +25,6 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
         raise ValueError("not complete JSON (cut off or damaged): analyze the run again")
     analyses = {name: found[name] for name in TYPES if name in found}
     for name, values in analyses.items():
-        for key, kind in TYPES[name].items():
-            value = values.get(key) if isinstance(values, dict) else values
-            if not fits(value, kind):
-                raise ValueError(f"not a valid analysis: {name}.{key} is {reprlib.repr(value)}")
-        lengths = {len(values[key]) for key in TYPES[name] if isinstance(values[key], list)}
-        if len(lengths) > 1 or 0 in lengths:
-            raise ValueError(f"not a valid analysis: the lists of {name} have {sorted(lengths)} values")
+        if not (isinstance(values, dict) and all(fits(values.get(key), kind) for key, kind in TYPES[name].items())):
+            raise ValueError(f"not a valid analysis: {name} is {reprlib.repr(values)}")
     return analyses

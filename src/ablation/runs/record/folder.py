@@ -29,7 +29,7 @@ class RunFolder:
 
     def __init__(self, config: Config, precision: str) -> None:
         self.identity, self.path = config.identity(precision), config.run_folder(precision)
-        self.name = self.path.name
+        self.name, self.steps = self.path.name, config.schedule.steps
         self.label = config.trainer.label or self.name  # what it is called on the terminal
 
     def done(self) -> dict[str, Any] | None:
@@ -49,8 +49,7 @@ class RunFolder:
         left = [*checkpoints.present(self.path), *self.path.glob("*.tmp")]
         if left or (status.read(self.path) or {}).get("status") != "done":
             with suppress(Busy, UserError), held(self.path):  # its process is finishing, or the folder is read-only
-                steps = found["config"]["schedule"]["steps"]
-                status.write(self.path, self.identity, "done", found["step"], steps)
+                self.status("done", found["step"])
                 checkpoints.remove(self.path)
                 remove_temporary(self.path)
         return found
@@ -84,7 +83,7 @@ class RunFolder:
         begun = config.is_file() and "overwrite: true" in config.read_text(errors="replace").splitlines()
         if not has_record and (begun or not overwrite):
             try:
-                return checkpoints.load(self.path, lambda line: print(f"{self.name}: {line}"))
+                return checkpoints.load(self.path)
             except UserError:
                 if not overwrite:
                     raise
@@ -96,6 +95,9 @@ class RunFolder:
             reason = "record.json is damaged; " if has_record and not overwrite else ""
             print(f"{self.name}: {reason}what was there is kept at {aside}", flush=True)
         return None
+
+    def status(self, state: str, step: int, message: str = "") -> None:
+        status.write(self.path, self.identity, state, step, self.steps, message)
 
     def begin(self, config: Config) -> None:
         """Make the folder, write down what is run, and clear away what a killed or failed process left."""

@@ -14,11 +14,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ablation.config.identity import SCHEMA, current_target
+from ablation.config.identity import LARGEST, SCHEMA, current_target, is_number
 from ablation.config.schema import Config
-from ablation.runs.record.files import printable_tree, read_text
+from ablation.runs.record.files import printable_tree
 
-LARGEST = 3.5e38  # no float32 number is larger
 Number, Text = float | None, str | None
 
 ERRORS = ("train_error", "running_train_error", "test_error", "val_error", "best_test_error", "selected_test_error")
@@ -58,15 +57,25 @@ TYPES = types()
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The record, nested, under today's names. Raises ValueError, with the reason in words, if it cannot be used."""
+    """The record in a file, as `parse` returns it. Raises ValueError."""
     try:
-        return checked(printable_tree(json.loads(read_text(path))))
+        return parse(path.read_bytes())
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
-    except RecursionError:
-        raise ValueError("not a record of this project: nested too deeply") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"not complete JSON (cut off or damaged): {error}") from None
+
+
+def parse(text: bytes) -> dict[str, Any]:
+    """The record, nested, under today's names. Raises ValueError, with the reason in words, if it cannot be used."""
+    try:
+        return checked(printable_tree(json.loads(text)))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"not complete JSON (cut off, damaged or nested too deeply): {error}") from None
+
+
+def published(record: dict[str, Any]) -> dict[str, Any]:
+    """The record without the folders of the machine it was made on."""
+    data = record["config"]["data"] | {"root": None}
+    return record | {"config": record["config"] | {"data": data, "results": None}}
 
 
 def checked(record: Any) -> dict[str, Any]:
@@ -131,8 +140,3 @@ def fits(value: Any, kind: Any) -> bool:
 def finite(value: float) -> float | None:
     """`value`, or None if it is NaN or infinite, which JSON does not have."""
     return value if math.isfinite(value) else None
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a number that every computation can take: finite, no truth value, in the range of float32."""
-    return type(value) in (int, float) and abs(value) <= LARGEST
