@@ -140,10 +140,11 @@ class Trainer:
 
 @dataclass
 class Tracker:
-    """Weights & Biases; the files of a run are the truth, this is a view of them."""
+    """W&B or TensorBoard; the files of a run are the truth, this is a view of them."""
 
     name: str = "offline"
-    mode: str = value("offline", one_of("offline", "online", "disabled"))  # offline: no account, no network
+    mode: str = value("offline", one_of("offline", "online", "tensorboard", "disabled"))
+    """offline: W&B without account and network."""
     project: str = value("ablation", NAME)  # W&B's project
     entity: str | None = None  # W&B's user or team; null: your default one
     group: str | None = None  # null: the sweep's name

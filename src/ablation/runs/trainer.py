@@ -43,6 +43,7 @@ class Trainer:
     def __init__(self, config: Config, folder: RunFolder, device: torch.device, precision: str) -> None:
         """Build everything; write nothing. Raises UserError for wrong input."""
         self.config, self.folder, self.device, self.precision = config, folder, device, precision
+        tracker.check_installed(config.tracker.mode)
         devices.set_deterministic(config.trainer.deterministic)
         self.data = load_data(config)
         normalization = data.fit_normalization(config.data.normalization, self.data.train)

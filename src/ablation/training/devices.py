@@ -2,6 +2,7 @@
 
 import functools
 import os
+import platform
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -42,10 +43,10 @@ def device_name(device: torch.device) -> str:
     if device.type != "cpu":
         return torch.cuda.get_device_name(device) if device.type == "cuda" else "Apple GPU"
     try:
-        with open("/proc/cpuinfo") as lines:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return "CPU"
+        return platform.processor() or "CPU"  # Windows and macOS
 
 
 def set_deterministic(wanted: bool) -> None:
