@@ -125,7 +125,7 @@ class Trainer:
     """How the run is executed. `precision` is part of an identity, `evaluate_every` where it can change the result."""
 
     name: str = value("fast", NAME)
-    device: str = value("auto", DEVICE)  # auto: a GPU if there is one
+    device: str = value("auto", DEVICE)  # auto: a CUDA GPU if there is one, else the CPU
     precision: str = value("auto", one_of("auto", "bfloat16", "float32"))  # auto: bfloat16 where the hardware has it
     fused: bool | None = None  # batch norm, sum and ReLU as one operation; null: on CUDA, where the kernels work
     deterministic: bool = False  # the same bits each time, more slowly

@@ -37,7 +37,7 @@ class EventFiles:
         self.writer.add_event(Event(wall_time=self.began + seconds, step=step, summary=summary))
 
     def scalars(self, group: str, values: Mapping[str, Any], step: int, seconds: float = 0.0) -> None:
-        numbers = {key: v for key, v in values.items() if isinstance(v, int | float)}
+        numbers = {key: v for key, v in values.items() if isinstance(v, int | float) and key != "step"}
         made = [Summary.Value(tag=f"{group}/{key}", simple_value=v) for key, v in numbers.items()]
         self.write(Summary(value=made), step, seconds)
 
@@ -54,7 +54,8 @@ class EventFiles:
         if closed := last or self.status["status"] != "running":
             if self.status["status"] == "done":
                 found = record.read(self.folder / "record.json")
-                self.scalars("final", found["metrics"], found["step"], found["timing"]["wall_seconds"] or 0.0)
+                errors = {key: found["metrics"][key] for key in record.ERRORS}
+                self.scalars("final", errors, found["step"], found["timing"]["wall_seconds"] or 0.0)
                 for number, layer in enumerate(found["layers"], start=1):
                     self.scalars("layer", layer, step=number)
             self.writer.close()

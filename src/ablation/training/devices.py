@@ -15,10 +15,13 @@ os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # torch's 32 streams
 
 
 def pick_device(name: str, key: str = "trainer.device") -> torch.device:
-    """The device called `name`; "auto" is a GPU if there is one. Raises UserError, about `key`, if it is not there."""
+    """The device called `name`; "auto" is a CUDA GPU, else the CPU. Raises UserError, about `key`, if it is not there.
+
+    An Apple GPU (mps) must be asked for: nobody has tried it.
+    """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        name = "cuda" if cuda else "mps" if mps else "cpu"
+        name = "cuda" if cuda else "cpu"
     if name == "cuda" and cuda:
         name = f"cuda:{torch.cuda.current_device()}"
     present = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *(["mps"] if mps else [])]
