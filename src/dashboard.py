@@ -23,7 +23,9 @@ from ablation.runs.record.status import Busy, held
 def parse() -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("command", choices=("sync", "tensorboard", "push", "show"))
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="sync, tensorboard: a run's folder or name; default: all")
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help="sync, tensorboard: a run's folder or name; default: all"
+    )
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of runs/; default: %(default)s")
     parser.add_argument("--project", help="W&B project; default: the run's own, or ablation")
     parser.add_argument("--entity", help="W&B user or team; default: the key's own")

@@ -1,4 +1,4 @@
-"""Windows and macOS, as far as Linux can show them: a sweep without what only POSIX has, in a checkout without links."""
+"""Windows and macOS, as far as Linux can show them: a sweep without what only POSIX has, without links and UTF-8."""
 
 import os
 import shutil
@@ -10,11 +10,10 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# What Python runs at its start, in every process. Other packages know both kinds of systems by sys.platform, so what
-# they import of POSIX is imported first.
+# What Python runs at its start, in every process. The standard library tells systems apart by sys.platform, so those of
+# its modules that use what is taken away are imported first.
 AS_ON_WINDOWS = """
 import asyncio, enum, getpass, multiprocessing.connection, os, select, shutil, signal, subprocess, sys, tempfile
-import psutil, torch.distributed
 
 for module in "fcntl grp pty pwd resource syslog termios tty".split():
     sys.modules[module] = None
@@ -30,7 +29,7 @@ def refused(*arguments, **options):
     raise OSError("not on Windows")
 
 def open_file(path, *arguments, _open=os.open, **options):
-    return refused() if isinstance(path, (str, os.PathLike)) and os.path.isdir(path) else _open(path, *arguments, **options)
+    return refused() if os.path.isdir(path) else _open(path, *arguments, **options)
 
 def replace(source, target, _replace=os.replace):
     held = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
@@ -52,12 +51,19 @@ def test_a_sweep_as_on_windows(launcher: str, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "start"), "OMP_NUM_THREADS": "1", "LC_ALL": "C"}
     environment |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # text files are ASCII where no encoding is given
     environment |= {"PYTHONIOENCODING": "cp1252", "PYTHONWARNDEFAULTENCODING": "1"}
-    overrides = ["schedule.steps=12", "model.depth=8", "model.width=4", "data.batch_size=256", f"hydra/launcher={launcher}"]
+    overrides = [
+        "schedule.steps=12",
+        "model.depth=8",
+        "model.width=4",
+        "data.batch_size=256",
+        f"hydra/launcher={launcher}",
+    ]
     command = [sys.executable, str(tmp_path / "src" / "train.py"), "sweep=quickstart", *overrides]
     ran = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, encoding="cp1252", timeout=300)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "2 done" in ran.stdout
     assert "tracker: " not in ran.stdout
+    assert "Error in sitecustomize" not in ran.stderr
     assert not [line for line in ran.stderr.splitlines() if line.startswith(f"{tmp_path}")], ran.stderr
     results = tmp_path / "results"
     assert len([*results.glob("runs/*/record.json")]) == 2

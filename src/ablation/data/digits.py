@@ -11,7 +11,7 @@ from ablation.data.images import Images, Source
 
 
 def digits(root: Path) -> Source:
-    """scikit-learn's handwritten digits, 1,438 to train and 359 to test (split off), grey in all three channels; `root` is unused.
+    """scikit-learn's handwritten digits, 1,438 to train and 359 to test, grey in all three channels; `root` is unused.
 
     Enlarged bilinearly from 8x8 to 16x16, because the network halves its input twice, and from 0..16 to 0..255.
     """

@@ -74,7 +74,9 @@ class Trainer:
         config, training = self.config, self.training
         self.start(checkpoint)
         if config.data.name == "image_folder" and config.trainer.progress is not False:
-            counts = f"{len(self.data.train)} training, {len(self.data.val or ())} validation, {len(self.data.test)} test"
+            counts = (
+                f"{len(self.data.train)} training, {len(self.data.val or ())} validation, {len(self.data.test)} test"
+            )
             print(f"{self.folder.label}: {counts} images; the test images: {self.data.split}", flush=True)
         tracker.follow(self.folder.path, config.tracker.mode, config.tracker.timeout)
         steps, every = config.schedule.steps, config.trainer.evaluate_every or training.steps_per_epoch
