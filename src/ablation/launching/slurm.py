@@ -28,6 +28,7 @@ try:
     from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
 except ImportError:
     raise UserError("hydra/launcher", "slurm", "needs submitit: pip install -e '.[slurm]'") from None
+assert sys.platform != "win32"  # where there is no sbatch; mypy passes over the rest there
 
 Job = submitit.Job[Any]
 
@@ -114,7 +115,6 @@ class SlurmJob:
 
 def queue() -> dict[str, str] | None:
     """The state of each of this user's jobs that Slurm lists, by job number; None if it does not answer."""
-    assert sys.platform != "win32"  # a login node is not Windows
     mine = ["--states=all", f"--user={os.getuid()}", "--array"]
     shown = subprocess.run(["squeue", *mine, "--noheader", "--format=%i %T"], capture_output=True, text=True)
     return None if shown.returncode else dict(line.split() for line in shown.stdout.splitlines() if line.strip())
