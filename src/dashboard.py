@@ -1,6 +1,7 @@
-"""Weights & Biases from the runs' own files: runs uploaded later, and the project's workspace as code.
+"""W&B and TensorBoard from the runs' own files: runs uploaded later, and the project's W&B workspace as code.
 
 python src/dashboard.py sync [RUN ...]    upload runs, as often as you like: nothing is ever there twice
+python src/dashboard.py tensorboard [RUN ...]   write event files; then tensorboard --logdir results/tensorboard
 python src/dashboard.py push              create the workspace, or update it
 python src/dashboard.py show              print the workspace as JSON; needs neither key nor network
 """
@@ -21,14 +22,16 @@ from ablation.runs.record.status import Busy, held
 
 def parse() -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("command", choices=("sync", "push", "show"))
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="sync: folder or name of a run; default: all")
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="sync: default: %(default)s")
+    parser.add_argument("command", choices=("sync", "tensorboard", "push", "show"))
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help="sync, tensorboard: a run's folder or name; default: all"
+    )
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of runs/; default: %(default)s")
     parser.add_argument("--project", help="W&B project; default: the run's own, or ablation")
     parser.add_argument("--entity", help="W&B user or team; default: the key's own")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds W&B may take; default: 30")
     options = parser.parse_intermixed_args()
-    if options.runs and options.command != "sync":
+    if options.runs and options.command in ("push", "show"):
         parser.error(f"{options.command} takes no RUN")
     return options
 
@@ -65,16 +68,33 @@ def sync(folder: Path, options: argparse.Namespace) -> str:
     return f"{folder.name}: {upload.logged} of {len(upload.rows)} rows were new; {upload.run.url}"
 
 
+def write_event_files(results: Path, runs: list[str]) -> None:
+    """Write the event files of the runs. Raises UserError for one that is asked for and cannot be read."""
+    from ablation.tracking.event_files import EventFiles
+
+    for folder in run_folders(results, runs):
+        try:
+            EventFiles(folder, results / "tensorboard").update(last=True)
+        except (UserError, ValueError) as error:  # ValueError: its record is damaged
+            if runs:
+                raise UserError("RUN", folder, str(error)) from None
+            print(printable(f"{folder.name}: passed over: {error}"))
+    print(f"tensorboard --logdir {results / 'tensorboard'}")
+
+
 def main() -> None:
     """The whole program; exit status 2 for a user's mistake."""
     os.environ |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "WANDB__DISABLE_STATS": "true"}
-    with open(os.devnull) as nobody:
+    with open(os.devnull, "rb") as nobody:
         os.dup2(nobody.fileno(), 0)  # a missing key is an error: nobody is asked for one
     try:
         options = parse()
         if options.command == "sync":
             for folder in run_folders(options.results.resolve(), options.runs):
                 print(printable(sync(folder, options)), flush=True)
+            return
+        if options.command == "tensorboard":
+            write_event_files(options.results.resolve(), options.runs)
             return
         from ablation.tracking import dashboards
 
@@ -87,7 +107,7 @@ def main() -> None:
     except UserError as error:
         fail(error)
     except ModuleNotFoundError as error:
-        fail(UserError("module", error.name, 'is not installed: pip install -e ".[dashboards]"'))
+        fail(UserError("module", error.name, 'is not installed: pip install -e ".[dashboards,tensorboard]"'))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+import runs
 import torch
 import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from ablation.data import Images, Splits, fit_normalization, load, loading
 from ablation.data.cifar import cifar
@@ -199,6 +200,54 @@ def test_jobs_started_together_download_once(mini: Server, tmp_path: Path) -> No
     assert (len(checksums), len(set(checksums)), mini.downloads) == (4, 1, 1)
 
 
+# ---------------------------------------------------------------------------------- CIFAR-100, in its own format
+
+
+class Python2(pickle._Pickler):  # type: ignore[name-defined]
+    """Pickles texts and bytes as Python 2 did, in which the official files were written."""
+
+    def save_text(self, text: str | bytes) -> None:
+        data = text.encode() if isinstance(text, str) else text
+        self.write(pickle.BINSTRING + len(data).to_bytes(4, "little") + data)
+        self.memoize(text)
+
+    dispatch = pickle._Pickler.dispatch | {str: save_text, bytes: save_text}  # type: ignore[attr-defined]
+
+
+def test_cifar100_is_what_its_files_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The official keys and classes, made-up images. A file with another MD5 is refused, in favour of a download."""
+    random, sums, made = np.random.RandomState(0), {}, {}
+    (tmp_path / "cifar-100-python").mkdir()
+    made["meta"] = {
+        f"{kind}_label_names": [f"{kind}_{i:02}" for i in range(n)] for kind, n in [("fine", 100), ("coarse", 20)]
+    }
+    for part, count in (("train", 300), ("test", 100)):
+        fine = random.randint(0, 100, count).tolist()
+        made[part] = {"filenames": ["a.png"] * count, "batch_label": f"{part}ing batch 1 of 1", "fine_labels": fine}
+        made[part] |= {"coarse_labels": [0] * count, "data": random.randint(0, 256, (count, 3072), dtype=np.uint8)}
+    for name, content in made.items():
+        Python2(file := io.BytesIO(), protocol=2).dump(content)
+        sums[name] = md5(file.getvalue())
+        (tmp_path / "cifar-100-python" / name).write_bytes(file.getvalue())
+    with (tmp_path / "cifar-100-python" / "train").open("rb") as official:
+        assert b"fine_labels" in pickle.load(official, encoding="bytes"), "not as Python 2 pickles it"
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: 1 / 0)
+    assert "cifar-100-python/train is damaged" in error_of("data.root", name="cifar100", root=tmp_path)
+    for part in ("train", "test"):
+        monkeypatch.setattr(CIFAR100, f"{part}_list", [[part, sums[part]]])
+    monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": sums["meta"]})
+    splits = load("cifar100", tmp_path, 0, 0)
+    assert (splits.classes[99], splits.split) == ("fine_99", "the data set's own")
+    for part, images in (("train", splits.train), ("test", splits.test)):
+        np.testing.assert_array_equal(images.images.numpy().reshape(-1, 3072), made[part]["data"])
+        assert images.labels.tolist() == made[part]["fine_labels"]
+    outcome = runs.finish(
+        runs.small(tmp_path / "results", "data=cifar100", f"data.root={tmp_path}", "schedule.steps=2")
+    )
+    assert outcome.state == "done", outcome.message
+    assert np.shape(runs.essence(runs.folder_of(tmp_path / "results"))["record"]["confusion"]) == (100, 100)
+
+
 # -------------------------------------------------------------------------------------------------------- digits
 
 
@@ -356,6 +405,24 @@ def test_image_folder_is_split(tmp_path: Path) -> None:
     assert parts[0] | parts[1] | parts[2] == saved
     assert load("image_folder", tmp_path, 3, 0).checksum == splits.checksum
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before, "the folder was changed"
+
+
+def test_a_split_that_was_made_here_is_told_of(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder_of(tmp_path / "images", "b a c", 10)
+    folder = "data=image_folder", f"data.root={tmp_path / 'images'}", "data.batch_size=8", "trainer.progress=null"
+    assert runs.finish(runs.small(tmp_path, *folder)).state == "done"
+    line, made = capfd.readouterr().out.splitlines()[0], runs.essence(runs.folder_of(tmp_path))["record"]["data"]
+    assert "24 training, 0 validation, 6 test images" in line
+    assert line.endswith(made["split"])
+    assert made["split"].startswith("split off: 20 % of each class")
+
+
+def test_a_transparent_pixel_keeps_its_colour(tmp_path: Path) -> None:
+    for name, colour in (("a", (10, 20, 30, 0)), ("b", (40, 50, 60, 255))):
+        for i in range(2):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGBA", (4, 4), colour).save(tmp_path / name / f"{i}.png")
+    assert load("image_folder", tmp_path, 0, 0).train.images[:, :, 0, 0].tolist() == [[10, 20, 30], [40, 50, 60]]
 
 
 def test_image_folder_with_parts(tmp_path: Path) -> None:

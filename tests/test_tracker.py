@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import runs
 from filelock import FileLock
 from wandb_server import Run, WandbServer, serving
 
+from ablation.errors import UserError
 from ablation.tracking import tracker
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
@@ -340,16 +340,15 @@ def test_a_follower_that_stops_or_dies_holds_nothing_up(
 ) -> None:
     tracker.follow(folder, "offline", 0.3)
     assert tracker._follower is not None
-    process, spool = tracker._follower.process, tracker._follower.spool
+    process = tracker._follower.process
     process.send_signal(number)
     for _ in range(20):
         tracker.follow(folder, "offline", 0.3)
     tracker.finish()
     assert process.poll() is not None
-    assert not spool.exists()
     (line,) = capfd.readouterr().out.splitlines()
     assert said in line
-    assert line.endswith("later: python src/dashboard.py sync")
+    assert line.endswith(tracker.LATER)
 
 
 def test_a_run_that_cannot_be_tracked_is_one_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -362,8 +361,8 @@ def test_a_run_that_cannot_be_tracked_is_one_line(folder: Path, capfd: pytest.Ca
     with FileLock(folder.parent.parent / "locks" / f"{folder.name}.wandb.lock"):
         follow(folder)
     broken, locked = capfd.readouterr().out.splitlines()
-    assert broken.startswith(f"W&B: {folder.name}: not tracked further: ")
-    assert locked.startswith(f"W&B: {folder.name}: not tracked further: The file lock")
+    assert broken.startswith(f"tracker: {folder.name}: not tracked further: ")
+    assert locked.startswith(f"tracker: {folder.name}: not tracked further: The file lock")
 
 
 def test_disabled_starts_nothing(tmp_path: Path) -> None:
@@ -393,12 +392,38 @@ def test_overwritten_run_gets_an_id_of_its_own(server: WandbServer, folder: Path
     assert list(server.runs) == [f"{first}-2"]
 
 
-def test_what_killed_programs_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    for name, owner, age in (("old", gone.pid, 4000), ("new", gone.pid, 0), ("alive", os.getpid(), 4000)):
-        (tmp_path / f"ablation-spool-{owner}-{name}").mkdir()
-        os.utime(tmp_path / f"ablation-spool-{owner}-{name}", times=(time.time() - age,) * 2)
-    tracker.remove_old_spools()
-    assert {path.name.split("-")[-1] for path in tmp_path.iterdir()} == {"new", "alive"}
+@pytest.mark.parametrize("live", [True, False])
+def test_event_files_hold_what_the_runs_own_files_hold(live: bool, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    plugin = pytest.importorskip("tensorboard.plugins.hparams.plugin_data_pb2")
+    if live:
+        runs.cut_off(runs.small(tmp_path, "tracker=tensorboard"), after=7)
+    folder = tracked(tmp_path, "tensorboard" if live else "disabled")
+    for _ in range(0 if live else 2):  # the second time, nothing may be there twice
+        command = [sys.executable, SOURCE / "dashboard.py", "tensorboard", folder, "--results", tmp_path]
+        subprocess.run(command, check=True)
+    found = accumulator.EventAccumulator(str(tmp_path / "tensorboard" / folder.name))
+    found.Reload()
+
+    def points(tag: str) -> list[tuple[int, float]]:
+        return [(event.step, event.value) for event in found.Scalars(tag)]
+
+    history, record = read(folder)
+    for tag in ("error/test_error", "error/running_train_error", "loss/test_loss", "run/lr"):
+        key = tag.partition("/")[2]
+        assert points(tag) == [(row["step"], pytest.approx(row[key], rel=1e-6)) for row in history]
+    seconds = [event.wall_time - (folder / "config.yaml").stat().st_mtime for event in found.Scalars("run/lr")]
+    assert seconds == pytest.approx([row["wall_seconds"] for row in history], abs=1e-3)
+    assert points("final/train_error") == [(12, pytest.approx(record["metrics"]["train_error"]))]
+    starts = [layer["gradient_norm_start"] for layer in record["layers"]]
+    assert points("layer/gradient_norm_start") == [(i, pytest.approx(v)) for i, v in enumerate(starts, start=1)]
+    content = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    settings = plugin.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert (settings["model.depth"].number_value, settings["data.name"].string_value) == (8, "digits")
+
+
+def test_tensorboard_that_is_not_installed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(UserError, match="tracker=tensorboard: is not installed"):
+        runs.finish(runs.small(tmp_path, "tracker=tensorboard"))
+    assert list(tmp_path.iterdir()) == []

@@ -45,7 +45,7 @@ class Unbreakable(io.FileIO):
         except OSError as error:
             if self.fileno() == 1 and error.errno != errno.EPIPE:
                 Unbreakable.lost = str(error.strerror)
-            with open(os.devnull, "w") as null:
+            with open(os.devnull, "wb") as null:
                 os.dup2(null.fileno(), self.fileno())
             return memoryview(text).nbytes  # type: ignore[arg-type]
 
@@ -58,7 +58,8 @@ def make_unbreakable() -> None:
         os.close(null)
     for name, number in (("stdout", 1), ("stderr", 2)):
         old = getattr(sys, name)
-        if old is getattr(sys, f"__{name}__"):  # not replaced on purpose, as a test does
+        console = sys.platform == "win32" and old is not None and old.isatty()  # which takes text, and not bytes
+        if old is getattr(sys, f"__{name}__") and not console:  # not replaced on purpose, as a test does
             raw = io.BufferedWriter(Unbreakable(number, "w", closefd=False))
             encoding = old.encoding if old is not None else "utf-8"
             setattr(sys, name, io.TextIOWrapper(raw, encoding, "replace", line_buffering=True))

@@ -22,7 +22,7 @@ from ablation.config.schema import OPEN_GROUPS, ROOT, Config
 from ablation.errors import UserError, first_line, no_such
 from ablation.program import Parser, check_output, fail, make_unbreakable, spin_briefly
 
-CONF = ROOT / "conf"
+CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
 UNUSED = ("hydra.run", "hydra.sweep.", "hydra.output_subdir", "hydra.job.chdir", "hydra.job.env_copy")
 # The types of the schema's single values, as a message names them.
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list[float]: "a list of numbers"}
@@ -59,7 +59,7 @@ def check_arguments() -> None:
 
 def check_overrides(arguments: Sequence[str], multirun: bool = True, job: bool = False) -> None:
     """Raise UserError for the first override, of a command or a `job`, that is wrong; a `multirun` may give a,b,c."""
-    top_keys = {entry.name for entry in fields(Config)} | {path.name for path in CONF.iterdir() if path.is_dir()}
+    top_keys = {entry.name for entry in fields(Config)} | {path.name for path in CONF.iterdir() if not path.suffix}
     for argument in arguments:
         key, _, text = argument.partition("=")
         try:
@@ -98,13 +98,13 @@ def mistake(override: Override, multirun: bool) -> str | None:
     key, value, asked = override.key_or_group, override.value(), type_of(override.key_or_group)
     if override.package is not None:
         return f"has one place in the configuration: leave out @{override.package}"
-    is_group = (CONF / key).is_dir() and not isinstance(value, dict)
+    is_group = (CONF / key).exists() and not isinstance(value, dict)
     if (is_group and override.is_force_add()) or (override.is_add() and (is_group or asked is not None)):
         return "it is there already: leave out the +"
     if is_group:
         names = value.list if isinstance(value, ChoiceSweep) else [value]
         if key == "sweep" and not isinstance(value, str):  # the axes of two would not multiply: Hydra drops both
-            sweeps = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
+            sweeps = sorted(path.stem for path in SWEEPS.glob("*.yaml"))
             return f"a sweep is one name, with no -m before it; allowed: {', '.join(sweeps)}"
         if override.is_delete() or not all(isinstance(name, str | QuotedString | Glob) for name in names):
             return "must be the name of one choice: a group cannot be left out"

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from ablation.config.command_line import CONF, check_overrides, check_sweep, translate
+from ablation.config.command_line import CONF, SWEEPS, check_overrides, check_sweep, translate
 from ablation.config.identity import SCHEMA, is_number
 from ablation.config.schema import OPEN_GROUPS, TRAINING_IMAGES, Config, Rule, one_of
 from ablation.config.targets import check_arguments, check_member, source_of
@@ -32,6 +32,9 @@ OPTIMIZER_RULES = {  # of the keys that the members of the open group `optimizer
 MOST_JOBS = 10_000  # of a sweep
 
 ConfigStore.instance().store(name="schema", node=Config)  # the first entry of conf/config.yaml's defaults list
+if not (CONF / "sweep").is_dir():  # a link to sweeps/, in place of which Windows has a file
+    for file in SWEEPS.glob("*.yaml"):
+        ConfigStore.instance().store(file.stem, OmegaConf.load(file), group="sweep", package="_global_")
 
 
 def compose(arguments: list[str]) -> Config:

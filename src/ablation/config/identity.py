@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from glob import glob
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ablation.errors import UserError
@@ -64,8 +64,8 @@ def is_number(value: Any) -> bool:
 def folder_digest(root: Path) -> str:
     """A digest of the names and contents of all files below `root` but hidden ones. Raises UserError."""
     try:
-        found = [name for name in glob("**", root_dir=root, recursive=True) if (root / name).is_file()]
-        return files_digest(root, sorted(found, key=Path))
+        found = [Path(name).as_posix() for name in glob("**", root_dir=root, recursive=True) if (root / name).is_file()]
+        return files_digest(root, sorted(found, key=PurePosixPath))
     except OSError as error:
         raise UserError("data.root", root, f"cannot be read: {error.strerror}: {error.filename}") from None
 

@@ -41,7 +41,7 @@ def page() -> str:
 
 def meanings() -> dict[str, dict[str, str]]:
     """For each class of the schema its own docstring, under "", and what stands beside each field."""
-    source = Path(schema.__file__).read_text()
+    source = Path(schema.__file__).read_text("utf-8")
     lines, found = source.splitlines(), {}
     for node in (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)):
         found[node.name] = {"": ast.get_docstring(node) or ""}

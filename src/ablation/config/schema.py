@@ -125,7 +125,7 @@ class Trainer:
     """How the run is executed. `precision` is part of an identity, `evaluate_every` where it can change the result."""
 
     name: str = value("fast", NAME)
-    device: str = value("auto", DEVICE)  # auto: a GPU if there is one
+    device: str = value("auto", DEVICE)  # auto: a CUDA GPU if there is one, else the CPU
     precision: str = value("auto", one_of("auto", "bfloat16", "float32"))  # auto: bfloat16 where the hardware has it
     fused: bool | None = None  # batch norm, sum and ReLU as one operation; null: on CUDA, where the kernels work
     deterministic: bool = False  # the same bits each time, more slowly
@@ -140,10 +140,11 @@ class Trainer:
 
 @dataclass
 class Tracker:
-    """Weights & Biases; the files of a run are the truth, this is a view of them."""
+    """W&B or TensorBoard; the files of a run are the truth, this is a view of them."""
 
     name: str = "offline"
-    mode: str = value("offline", one_of("offline", "online", "disabled"))  # offline: no account, no network
+    mode: str = value("offline", one_of("offline", "online", "tensorboard", "disabled"))
+    """offline: W&B without account and network."""
     project: str = value("ablation", NAME)  # W&B's project
     entity: str | None = None  # W&B's user or team; null: your default one
     group: str | None = None  # null: the sweep's name

@@ -44,7 +44,7 @@ def allowed_targets(group: str) -> set[str]:
     targets = set()
     for path in (ROOT / "conf" / group).glob("*.yaml"):
         with suppress(OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # half written, and not asked for
-            targets.add(str(yaml.safe_load(path.read_text())["_target_"]))
+            targets.add(str(yaml.safe_load(path.read_text("utf-8"))["_target_"]))
     return targets
 
 
@@ -61,10 +61,10 @@ def source_of(target: str) -> str | None:
         found, folder = set(folder.rglob("*.py")), folder.parent
     while found:
         files |= found
-        text = "\n".join(path.read_text(errors="replace") for path in found)
+        text = "\n".join(path.read_text("utf-8", errors="replace") for path in found)
         imported = set(re.findall(r"\w+", " ".join(re.findall(r"^\s*(?:from|import)\s(.*)", text, re.MULTILINE))))
         found = {path for path in folder.glob("*.py") if path.stem in imported} - files
-    names = sorted(str(path.relative_to(folder)) for path in files)
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
     return f"{' '.join(names[:9])} {files_digest(folder, names)}"
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ablation.data.images import Images, Source, split_off_test
+from ablation.data.images import Images, Source
 from ablation.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
@@ -23,8 +23,8 @@ LAYOUT = "the folder must hold one folder of images for each class, or such fold
 def image_folder(root: Path) -> Source:
     """Read ROOT/<class>/*, or ROOT/train/<class>/* and ROOT/test/<class>/*, converted to RGB; all must have one size.
 
-    Without train and test folders, the test set is split off as for the digits. Hidden files and files without the
-    suffix of an image are ignored.
+    Without train and test folders, the test set is None: to be split off. Hidden files and files without the suffix of
+    an image are ignored.
     """
     if not root.is_dir():
         raise UserError("data.root", root, f"no such folder; {LAYOUT}")
@@ -44,7 +44,7 @@ def image_folder(root: Path) -> Source:
         return images[:count], images[count:], classes
     if single := [name for name, members in zip(classes, files[0], strict=True) if len(members) == 1]:
         raise UserError("data.root", root, f"class {single[0]} has one image; 2 or more are needed, one to test")
-    return *split_off_test(images), classes
+    return images, None, classes
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
@@ -57,10 +57,10 @@ def class_names(folder: Path) -> tuple[str, ...]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
-    if not files:
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    if not names:
         raise UserError("data.root", folder, f"no images in it; a file must end in {', '.join(sorted(SUFFIXES))}")
-    return files
+    return [folder / name for name in names]
 
 
 def read(root: Path, paths: list[Path]) -> Tensor:
@@ -72,15 +72,15 @@ def read(root: Path, paths: list[Path]) -> Tensor:
     if (needed := len(paths) * first.size) > MAX_BYTES:
         size = f"{len(paths)} images of {width}x{height} need {needed / 2**30:.0f} GiB of memory"
         raise UserError("data.root", root, f"{size}, allowed are {MAX_BYTES / 2**30:.0f}: make them smaller")
-    images = np.empty((len(paths), *first.shape), dtype=np.uint8)  # (N, H, W, 3)
+    images = torch.empty((len(paths), 3, height, width), dtype=torch.uint8)
     for i, path in enumerate(paths):
         image = decode(root, path)
         if image.shape != first.shape:
             found = f"{path.relative_to(root)} has {image.shape[1]}x{image.shape[0]} pixels"
             rule = f"{paths[0].relative_to(root)} has {width}x{height}; all must have one size"
             raise UserError("data.root", root, f"{found} but {rule}")
-        images[i] = image
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        images[i] = torch.from_numpy(image).permute(2, 0, 1)
+    return images
 
 
 def decode(root: Path, path: Path) -> np.ndarray:
@@ -91,7 +91,7 @@ def decode(root: Path, path: Path) -> np.ndarray:
         with warnings.catch_warnings(action="error", category=BOMB), Image.open(path, formats=FORMATS) as image:
             if image.mode not in MODES:
                 raise ValueError(f"its pixels have mode {image.mode}, and more than 8 bits a channel are not supported")
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, EOFError, BOMB, Image.DecompressionBombError) as error:
         reason = str(error).replace(str(path), path.name)
         raise UserError("data.root", root, f"{path.relative_to(root)} cannot be read as an image: {reason}") from error

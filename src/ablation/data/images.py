@@ -21,7 +21,9 @@ class Images:
         return Images(self.images[index], self.labels[index])
 
 
-Source = tuple[Images, Images, tuple[str, ...]]  # training images, test images, class names
+Source = tuple[Images, Images | None, tuple[str, ...]]
+"""Training images, test images (None: those are to be split off from the former) and class names."""
+SPLIT_OFF = "split off: 20 % of each class, at least one image, by a fixed seed"
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,12 @@ class Splits:
     classes: tuple[str, ...]
     checksum: str
     """First 16 hex digits of the SHA-256 over class names, split sizes, images and labels."""
+    split: str = "the data set's own"
+    """Where the test images come from, in words."""
 
 
 def split_off_test(images: Images) -> tuple[Images, Images]:
-    """Training and test images of a set that has no test images: 20 % of each class, at least one, by a fixed seed."""
+    """Training and test images of a set that has no test images, as SPLIT_OFF says; the order of `images` counts."""
     order = np.random.RandomState(0).permutation(len(images))
     labels = images.labels.numpy()[order]
     test = torch.zeros(len(images), dtype=torch.bool)

@@ -17,7 +17,7 @@ import torch
 from ablation.data.cifar import cifar
 from ablation.data.digits import digits
 from ablation.data.image_folder import image_folder
-from ablation.data.images import Source, Splits
+from ablation.data.images import SPLIT_OFF, Source, Splits, split_off_test
 from ablation.errors import UserError
 
 LOADERS: dict[str, Callable[[Path], Source]] = {
@@ -41,9 +41,10 @@ def load(name: str, root: Path, validation: int, split_seed: int) -> Splits:
 def read(name: str, root: Path, validation: int, split_seed: int) -> Splits:
     """`load`, anew at every call."""
     try:
-        train, test, classes = LOADERS[name](root)
+        train, own, classes = LOADERS[name](root)
     except OSError as error:  # a folder that may not be listed, or that disappears
         raise UserError("data.root", root, f"cannot be read: {error.strerror or error}") from error
+    train, test = (train, own) if own else split_off_test(train)
     if not 0 <= validation < len(train):
         allowed = f"a number from 0 to {len(train) - 1}, fewer than the {len(train)} training images of {name}"
         raise UserError("data.validation", validation, allowed)
@@ -57,7 +58,7 @@ def read(name: str, root: Path, validation: int, split_seed: int) -> Splits:
         if images is not None:
             digest.update(images.images.numpy().data)
             digest.update(images.labels.numpy().astype("<i8").data)
-    return Splits(train, val, test, classes, checksum=digest.hexdigest()[:16])
+    return Splits(train, val, test, classes, digest.hexdigest()[:16], Splits.split if own else SPLIT_OFF)
 
 
 load_once = lru_cache(maxsize=2)(read)  # with and without a validation set

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -35,7 +35,7 @@ def visible_gpus() -> list[str]:
     if listed is not None:
         return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
     try:
-        found = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30)
+        found = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, encoding="utf-8", timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return re.findall(r"^GPU (\d+):", found.stdout, re.MULTILINE)
@@ -43,7 +43,8 @@ def visible_gpus() -> list[str]:
 
 def train(configs: Sequence[Config], processes: int | None, threads: int | None) -> list[Outcome | None]:
     """Train the runs; None is the outcome of one whose process was killed."""
-    free = slots(processes, threads, len(os.sched_getaffinity(0)), visible_gpus())[: len(configs)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    free = slots(processes, threads, cores, visible_gpus())[: len(configs)]
     print(f"{len(configs)} jobs, {len(free)} at once, {free[0]['OMP_NUM_THREADS']} threads each", flush=True)
     outcomes: list[Outcome | None] = [None] * len(configs)
     waiting = deque(range(len(configs)))
@@ -56,44 +57,49 @@ def train(configs: Sequence[Config], processes: int | None, threads: int | None)
                 leaving = True
                 while waiting:
                     outcomes[waiting.pop()] = Outcome("", None, "interrupted", f"{interrupts.reason}; not begun")
-                for _, _, process in running.values():
-                    process.terminate()
+                for pipe in running:
+                    with suppress(OSError):  # it has ended
+                        pipe.send("leave")
             while waiting and free:
                 index, slot = waiting.popleft(), free.pop(0)
-                receiver, sender = spawn.Pipe(duplex=False)
-                process = spawn.Process(target=child, args=(sender, slot, configs[index]))
+                pipe, childs = spawn.Pipe()
+                process = spawn.Process(target=child, args=(childs, slot, configs[index]))
                 process.start()
-                sender.close()  # the child has its own; the last one closed marks the end of what it sends
-                running[receiver] = (index, slot, process)
+                childs.close()  # the child has its own; the last one closed marks the end of what it sends
+                running[pipe] = (index, slot, process)
             ended = connection.wait(list(running), timeout=0.5)  # seconds between two looks for a signal
-            for receiver in [one for one in running if one in ended]:
-                index, slot, process = running.pop(receiver)
-                with receiver, suppress(EOFError, OSError):  # it was killed
-                    outcomes[index] = receiver.recv()
-                process.join()
+            for pipe in [one for one in running if one in ended]:
+                index, slot, process = running.pop(pipe)
+                with pipe:  # closed only when the process has ended, to which that would mean that it is to leave
+                    with suppress(EOFError, OSError):  # it was killed
+                        outcomes[index] = pipe.recv()
+                    process.join()
                 if outcomes[index] is None:
                     print(f"{configs[index].name()}: its process ended with exit status {process.exitcode}", flush=True)
                 free.append(slot)
     return outcomes
 
 
-def child(sender: connection.Connection, environment: dict[str, str], config: Config) -> None:
+def child(pipe: connection.Connection, environment: dict[str, str], config: Config) -> None:
     """Train one run in this process, which has not imported torch yet."""
-    os.setpgrp()  # Ctrl-C reaches only the parent, which then asks each process once to leave
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C reaches only the parent, which then asks each process once to leave
     os.environ.update(environment)
     make_unbreakable()
     with Interrupts():  # around everything: a signal must not be lost while torch is imported
-        threading.Thread(target=leave_with_parent, daemon=True).start()
+        threading.Thread(target=leave_when_asked, args=(pipe,), daemon=True).start()
         from ablation.launching import gang
 
         outcomes = gang.train([config], at_once=2)  # 2: no progress bar on a terminal that other processes write to
         with suppress(OSError):  # the parent was killed
-            sender.send(outcomes[0])
+            pipe.send(outcomes[0])
 
 
-def leave_with_parent() -> None:
-    """Wait until the parent has ended, however it did, then ask this process to checkpoint and leave."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+def leave_when_asked(pipe: connection.Connection) -> None:
+    """Wait until the parent asks for it or has ended, however it did, then make this process checkpoint and leave.
+
+    Not by a signal from outside, which Windows does not have.
+    """
+    with suppress(EOFError, OSError):
+        pipe.recv()
+    signal.raise_signal(signal.SIGTERM)

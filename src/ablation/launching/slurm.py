@@ -28,6 +28,7 @@ try:
     from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
 except ImportError:
     raise UserError("hydra/launcher", "slurm", "needs submitit: pip install -e '.[slurm]'") from None
+assert sys.platform != "win32"  # where there is no sbatch; mypy passes over the rest there
 
 Job = submitit.Job[Any]
 

@@ -136,7 +136,7 @@ def outcome_on_disk(config: Config, began: float) -> Outcome:
         folder = config.run_folder(precision)
         try:
             fresh = (folder / "status.json").stat().st_mtime >= began
-            own = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["precision"] == asked
+            own = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))["trainer"]["precision"] == asked
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # no such file, or a damaged one
             continue
         if fresh and own:

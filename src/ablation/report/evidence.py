@@ -116,7 +116,7 @@ def failed_run(folder: Path) -> Failed | None:
     if (folder / "record.json").exists() or (status.read(folder) or {}).get("status") != "failed" or not path.is_file():
         return None
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_text("utf-8"))
         return Failed(study_of(folder), int(config["seed"]), cell_keys(config))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         return None

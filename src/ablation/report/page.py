@@ -15,7 +15,7 @@ from pathlib import Path
 from ablation.report.claims import Finding
 from ablation.report.content import Block, Content, Illustration, Table, Text
 
-STYLE, SCRIPT = (Path(__file__).with_name(name).read_text() for name in ("page.css", "page.js"))
+STYLE, SCRIPT = (Path(__file__).with_name(name).read_text("utf-8") for name in ("page.css", "page.js"))
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
 POLICY += f"script-src 'sha256-{base64.b64encode(sha256(SCRIPT.encode()).digest()).decode()}'"
 VERDICT = '<span class="verdict {0}">{1} {0}</span>'

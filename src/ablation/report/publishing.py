@@ -87,6 +87,6 @@ def excerpt(content: Content) -> Iterator[Block]:
 
 def replace_generated(page: Path, text: str) -> None:
     """Put `text` between the page's two marks."""
-    head, _, rest = page.read_text().partition(MARKS[0])
+    head, _, rest = page.read_text("utf-8").partition(MARKS[0])
     tail = rest.partition(MARKS[1])[2]
     replace_file(page, f"{head}{MARKS[0]}\n{text.strip()}\n{MARKS[1]}{tail}".encode())

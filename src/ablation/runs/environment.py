@@ -19,8 +19,8 @@ PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "wandb", "pandas"
 def code_digest() -> str:
     """A digest of the source files that decide what is trained; a record holds it also where there is no git."""
     source, trained_by = ROOT / "src" / "ablation", ("config", "data", "networks", "training")
-    files = [path.relative_to(source) for folder in trained_by for path in (source / folder).glob("*.py")]
-    return files_digest(source, sorted(map(str, files)))
+    files = [path.relative_to(source).as_posix() for folder in trained_by for path in (source / folder).glob("*.py")]
+    return files_digest(source, sorted(files))
 
 
 CODE = code_digest()  # now, as this process imports it: the files may be edited while it trains

@@ -55,7 +55,8 @@ def finish(trainer: Trainer) -> dict[str, Any]:
         "stopped_early": trainer.stopped_early,
         "environment": environment(trainer.device, trainer.precision, trainer.fused, config.trainer.deterministic)
         | {"graph": training.replayed.replay is not None, "parts": trainer.parts},
-        "data": sizes | {"name": config.data.name, "checksum": data.checksum, "classes": list(data.classes)},
+        "data": sizes
+        | {"name": config.data.name, "checksum": data.checksum, "split": data.split, "classes": list(data.classes)},
         "timing": timing(trainer),
         "layers": layers(trainer),
         "confusion": test.confusion.tolist(),

@@ -43,6 +43,7 @@ class Trainer:
     def __init__(self, config: Config, folder: RunFolder, device: torch.device, precision: str) -> None:
         """Build everything; write nothing. Raises UserError for wrong input."""
         self.config, self.folder, self.device, self.precision = config, folder, device, precision
+        tracker.check_installed(config.tracker.mode)
         devices.set_deterministic(config.trainer.deterministic)
         self.data = load_data(config)
         normalization = data.fit_normalization(config.data.normalization, self.data.train)
@@ -72,6 +73,11 @@ class Trainer:
         """
         config, training = self.config, self.training
         self.start(checkpoint)
+        if config.data.name == "image_folder" and config.trainer.progress is not False:
+            counts = (
+                f"{len(self.data.train)} training, {len(self.data.val or ())} validation, {len(self.data.test)} test"
+            )
+            print(f"{self.folder.label}: {counts} images; the test images: {self.data.split}", flush=True)
         tracker.follow(self.folder.path, config.tracker.mode, config.tracker.timeout)
         steps, every = config.schedule.steps, config.trainer.evaluate_every or training.steps_per_epoch
         with closing(Display(self.folder.label, training.step, steps, config.trainer.progress, alone)) as display:

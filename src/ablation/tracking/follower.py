@@ -1,26 +1,26 @@
-"""The process that uploads a program's runs to W&B: python -m ablation.tracking.follower SPOOL.
+"""The process that brings a program's runs to W&B or TensorBoard: python -m ablation.tracking.follower.
 
-Started by tracker.py. It takes runs and sweeps from the spool folder and polls the runs' own files until its standard
-input ends, because the program has finished or was killed. Problems go to the program's standard output, a line each.
+Started by tracker.py. It reads runs and sweeps, a line of JSON each, from its standard input, and polls the runs' own
+files until that ends, because the program has finished or was killed. Problems go to the program's standard output.
 """
 
 import json
 import os
-import select
-import shutil
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from ablation.config.schema import Tracker
 from ablation.errors import UserError, printable
 from ablation.interrupts import SIGNALS
-from ablation.tracking.tracker import SYNC
+from ablation.tracking.tracker import LATER
 from ablation.tracking.uploads import RunUpload, read_run, upload_sweep
 
 POLL_SECONDS = 1.0
@@ -28,17 +28,16 @@ OFFLINE_SECONDS = 600  # how long an unreachable server is left alone before a l
 
 
 class Follower:
-    """Uploads the runs and sweeps of the spool folder. A fault in one of them ends the upload of that one only."""
+    """Uploads runs and sweeps. A fault in one of them ends the upload of that one only."""
 
     def __init__(self) -> None:
-        self.uploads: dict[str, RunUpload] = {}
+        self.uploads: dict[str, Any] = {}  # folder -> RunUpload or EventFiles
         self.offline_until = 0.0
 
-    def poll(self, spool: Path, ended: bool) -> None:
-        """Upload what is new in the spool folder and the runs' files; close the runs that have ended, or all."""
-        for path in sorted(spool.glob("[0-9]*.json")):
-            job = json.loads(path.read_text())
-            path.unlink()
+    def poll(self, jobs: deque[dict[str, Any]], ended: bool) -> None:
+        """Take up the new jobs, upload what is new in the runs' files; close the runs that have ended, or all."""
+        while jobs:
+            job = jobs.popleft()
             with self.reported(job.get("folder") or job["group"]):
                 self.take(job)
         for folder in list(self.uploads):
@@ -46,7 +45,7 @@ class Follower:
 
     @contextmanager
     def reported(self, name: str) -> Iterator[None]:
-        """Turn an error into a line that says which run or sweep W&B will not have all of."""
+        """Turn an error into a line that says which run or sweep is not tracked to its end."""
         try:
             yield
         except Exception as error:  # wandb raises many kinds
@@ -61,9 +60,13 @@ class Follower:
             folder, path = job["folder"], Path(job["folder"])
             if folder in self.uploads:  # it has ended and begun again since the last poll
                 self.update(folder, last=True)
-            directory = path.parent.parent / "wandb"
-            tracker = read_run(path)[0].tracker
-            self.uploads[folder] = self.reach(tracker, lambda tracker: RunUpload(path, tracker, directory))
+            results, tracker = path.parent.parent, read_run(path)[0].tracker
+            if tracker.mode == "tensorboard":
+                from ablation.tracking.event_files import EventFiles  # here, and not above: its package is an extra
+
+                self.uploads[folder] = EventFiles(path, results / "tensorboard")
+            else:
+                self.uploads[folder] = self.reach(tracker, lambda known: RunUpload(path, known, results / "wandb"))
 
     def update(self, folder: str, last: bool) -> None:
         """Log the new rows of a run; forget it if it has ended."""
@@ -85,20 +88,27 @@ class Follower:
 def say(line: str) -> None:
     """Print a line for the user, unless nobody reads the program's output any more."""
     with suppress(OSError):
-        print(f"W&B: {' '.join(printable(line).split())}; later: {SYNC}", flush=True)
+        print(f"tracker: {' '.join(printable(line).split())}; {LATER}", flush=True)
+
+
+def listen(jobs: deque[dict[str, Any]], ended: Event) -> None:
+    """Put what the program says into `jobs`; this waits, in a thread of its own, until the program ends."""
+    for line in sys.stdin.buffer:
+        with suppress(ValueError):  # the program was killed while it wrote
+            jobs.append(json.loads(line))
+    ended.set()
 
 
 def main() -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # they are for the run; this process ends after it
-    os.nice(5)  # the training goes first where there are fewer cores than processes
-    spool, follower, ended = Path(sys.argv[1]), Follower(), False
-    try:
-        while not ended:
-            ended = bool(select.select([sys.stdin], [], [], POLL_SECONDS)[0])
-            follower.poll(spool, ended)
-    finally:
-        shutil.rmtree(spool, ignore_errors=True)
+    if hasattr(os, "nice"):
+        os.nice(5)  # the training goes first where there are fewer cores than processes
+    jobs, ended, follower, last = deque[dict[str, Any]](), Event(), Follower(), False
+    Thread(target=listen, args=(jobs, ended), daemon=True).start()
+    while not last:
+        last = ended.wait(POLL_SECONDS)
+        follower.poll(jobs, last)
 
 
 if __name__ == "__main__":

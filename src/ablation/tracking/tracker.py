@@ -1,42 +1,37 @@
-"""Starts the process that uploads this program's runs to Weights & Biases, and hands it their folders.
+"""Starts the process that brings this program's runs to W&B or TensorBoard, and tells it their folders.
 
-That process (follower.py) finds them as small JSON files in a spool folder. Notable: this module never imports wandb,
-so that no hook, thread or hanging server touches the training; the program waits at its end, for a bounded time.
+That process (follower.py) is told of each in a line of JSON. Notable: this module never imports wandb, so that no
+hook, thread or hanging server touches the training; the program waits at its end, for a bounded time.
 """
 
 import atexit
+import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ablation.config.schema import ROOT
 from ablation.errors import UserError
-from ablation.runs.record.files import write_json
-from ablation.runs.record.status import process_is_gone
 
-SYNC = "python src/dashboard.py sync"  # uploads later whatever was not uploaded
+LATER = "later: python src/dashboard.py sync (W&B), tensorboard"  # for whatever was not tracked
 
 
 class Follower:
-    """Starts the process that uploads what is in its spool folder. Raises OSError."""
+    """Starts the process, which reads what to follow from its standard input. Raises OSError."""
 
     def __init__(self, timeout: float) -> None:
         self.owner, self.timeout = os.getpid(), timeout
-        remove_old_spools()
-        self.spool = Path(tempfile.mkdtemp(prefix=f"ablation-spool-{self.owner}-"))
         path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
         own = {"PYTHONPATH": path, "WANDB__STATS_PID": str(self.owner), "WANDB_ERROR_REPORTING": "false"}
+        own |= {"PYTHONIOENCODING": ":replace"}  # for a name that the terminal's encoding lacks
         environment = os.environ | own
         environment.pop("WANDB_SERVICE", None)  # another process's wandb service would end with that process
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ablation.tracking.follower", self.spool],
+            [sys.executable, "-m", "ablation.tracking.follower"],
             stdin=subprocess.PIPE,  # it ends with this program: then the pipe is closed
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C in the terminal is for the run, whose status says how it ended
@@ -44,16 +39,13 @@ class Follower:
         )
 
 
-def remove_old_spools() -> None:
-    """Remove what programs left that were killed together with their followers, more than an hour ago."""
-    for spool in Path(tempfile.gettempdir()).glob("ablation-spool-*-*"):
-        with suppress(OSError, ValueError):
-            owner = {"pid": int(spool.name.split("-")[2]), "host": socket.gethostname()}
-            if process_is_gone(owner) and time.time() - spool.stat().st_mtime > 3600:
-                shutil.rmtree(spool)
-
-
 _follower: Follower | None = None
+
+
+def check_installed(mode: str) -> None:
+    """Raise UserError for a tracker whose package is an extra and is not there."""
+    if mode == "tensorboard" and find_spec("tensorboard") is None:
+        raise UserError("tracker", mode, "is not installed: pip install tensorboard")
 
 
 def follow(folder: Path, mode: str, timeout: float) -> None:
@@ -64,7 +56,7 @@ def follow(folder: Path, mode: str, timeout: float) -> None:
 
 def follow_sweep(group: str, page: Path, rows: list[dict[str, Any]], settings: dict[str, Any], results: Path) -> None:
     """Upload a sweep: a row a job, the report at `page` and its figures. `settings`: the config's `tracker`."""
-    if settings["mode"] != "disabled":
+    if settings["mode"] in ("offline", "online"):
         job = {"group": group, "page": str(page), "rows": rows, "tracker": settings, "results": str(results)}
         hand_over(job, settings["timeout"])
 
@@ -76,9 +68,14 @@ def hand_over(job: dict[str, Any], timeout: float) -> None:
         if _follower is None or _follower.owner != os.getpid():  # a forked child starts its own
             _follower = Follower(timeout)
             atexit.register(finish)
-        write_json(_follower.spool / f"{time.monotonic_ns():020}.json", job, durable=False)
-    except (OSError, UserError) as error:
-        print(f"W&B: not tracked: {error}; later: {SYNC}", flush=True)
+    except OSError as error:
+        print(f"tracker: not started: {error}; {LATER}", flush=True)
+        return
+    pipe = _follower.process.stdin
+    assert pipe is not None
+    with suppress(OSError):  # the process died: `finish` says so
+        pipe.write(json.dumps(job).encode() + b"\n")
+        pipe.flush()
 
 
 def finish() -> None:
@@ -94,6 +91,5 @@ def finish() -> None:
         follower.process.kill()
         follower.process.wait()
         problem = "did not end in time"
-    shutil.rmtree(follower.spool, ignore_errors=True)
     if problem:
-        print(f"W&B: {problem}; the runs' own files hold everything; later: {SYNC}", flush=True)
+        print(f"tracker: {problem}; the runs' own files hold everything; {LATER}", flush=True)

@@ -112,7 +112,7 @@ def upload_sweep(job: dict[str, Any], tracker: Tracker) -> None:
     run_id = f"sweep-{hashlib.sha256(group.encode()).hexdigest()[:12]}"
     run = begin(tracker, Path(job["results"]) / "wandb", run_id, group, group=group, job_type="sweep")
     figures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in sorted(page.parent.rglob("*.png"))}
-    run.log(figures | {"report": wandb.Html(page.read_text(), inject=False)})
+    run.log(figures | {"report": wandb.Html(page.read_text("utf-8"), inject=False)})
     run.summary["jobs"] = wandb.Table(list(job["rows"][0]), [list(row.values()) for row in job["rows"]])
     finish(run, 0)
 

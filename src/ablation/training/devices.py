@@ -2,6 +2,7 @@
 
 import functools
 import os
+import platform
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -14,10 +15,13 @@ os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # torch's 32 streams
 
 
 def pick_device(name: str, key: str = "trainer.device") -> torch.device:
-    """The device called `name`; "auto" is a GPU if there is one. Raises UserError, about `key`, if it is not there."""
+    """The device called `name`; "auto" is a CUDA GPU, else the CPU. Raises UserError, about `key`, if it is not there.
+
+    An Apple GPU (mps) must be asked for: nobody has tried it.
+    """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        name = "cuda" if cuda else "mps" if mps else "cpu"
+        name = "cuda" if cuda else "cpu"
     if name == "cuda" and cuda:
         name = f"cuda:{torch.cuda.current_device()}"
     present = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *(["mps"] if mps else [])]
@@ -42,10 +46,10 @@ def device_name(device: torch.device) -> str:
     if device.type != "cpu":
         return torch.cuda.get_device_name(device) if device.type == "cuda" else "Apple GPU"
     try:
-        with open("/proc/cpuinfo") as lines:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return "CPU"
+        return platform.processor() or "CPU"  # Windows and macOS
 
 
 def set_deterministic(wanted: bool) -> None:

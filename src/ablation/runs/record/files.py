@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,8 +27,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], durable: 
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
-        if durable and os.name != "nt":  # Windows cannot open a folder, and NTFS journals its entries
+        replace(temporary, path)
+        if durable and hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder, and NTFS journals its entries
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)  # without which a power cut can undo the rename
@@ -39,6 +41,15 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], durable: 
             temporary.unlink(missing_ok=True)
 
 
+def replace(source: Path, target: Path) -> None:
+    """Rename; Windows allows it only when no other process has `target` open, so there it is tried for a second."""
+    for pause in (0.1, 0.3, 0.6) if sys.platform == "win32" else ():
+        with suppress(PermissionError):
+            return os.replace(source, target)
+        time.sleep(pause)
+    return os.replace(source, target)
+
+
 def remove_temporary(folder: Path) -> None:
     """Delete the half-written files of killed processes. Only for the process that holds the run's lock."""
     for path in folder.glob("*.tmp"):
@@ -48,9 +59,9 @@ def remove_temporary(folder: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> UserError:
     allowed = f"cannot be written: {error.strerror or error}; what was there is left as it was"
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) and sys.platform != "win32":
         place = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
-        with suppress(OSError, KeyError, NotImplementedError):  # a user without a name, or Windows
+        with suppress(OSError, KeyError):  # a user without a name
             allowed += f"; {place} belongs to {place.owner()}: name a folder of your own with results=FOLDER"
     return UserError("results", path, allowed)
 

@@ -80,7 +80,7 @@ class RunFolder:
         """
         has_record = (self.path / "record.json").exists()
         config = self.path / "config.yaml"  # says overwrite: true if the command that this one repeats wrote it
-        begun = config.is_file() and "overwrite: true" in config.read_text(errors="replace").splitlines()
+        begun = config.is_file() and "overwrite: true" in config.read_text("utf-8", errors="replace").splitlines()
         if not has_record and (begun or not overwrite):
             try:
                 return checkpoints.load(self.path)

@@ -21,7 +21,7 @@ def append(folder: Path, row: Row) -> None:
     """Add a row. Raises UserError if the disk is full or the folder read-only."""
     path = folder / "history.jsonl"
     try:
-        with open(path, "a") as file:
+        with open(path, "a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(row) + "\n")
     except OSError as error:
         raise cannot_write(path, error) from error
