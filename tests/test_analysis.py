@@ -220,7 +220,8 @@ DAMAGED = {
     '{"correlation": {"images": 1, "noise": 0.1, "cosine": "high"}}': "correlation is {'cosine': 'high'",
     '{"correlation": {"images": 1, "noise": 0.1}}': "correlation is {'images': 1, 'noise': 0.1}",
     '{"slice": {"images": 1, "seed": 0, "alphas": [0.0]}}': "slice is {'alphas': [0.0]",
-    '{"slice": {}}': "slice is {}",
+    '{"slice": {"images": 1, "seed": 0, "alphas": [0.0], "losses": []}}': "lists of slice have different lengths",
+    '{"slice": {"images": 1, "seed": 0, "alphas": [], "losses": []}}': "no values",
 }
 
 

@@ -80,9 +80,10 @@ def test_an_unusable_record_has_a_reason(name: str, tmp_path: Path) -> None:
         record.read(path)
 
 
-def test_what_is_no_file_is_unreadable(tmp_path: Path) -> None:
-    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "nothing", "No such file")):
-        with pytest.raises(ValueError, match=f"cannot be read: {reason}"):
+def test_what_is_no_file_is_unreadable_and_no_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "record.json")
+    for path in (tmp_path / "record.json", tmp_path, tmp_path / "nothing"):
+        with pytest.raises(ValueError, match="cannot be read: not a file"):
             record.read(path)
         assert history.read(path) == ([], 0)
     assert status.read(tmp_path) is None

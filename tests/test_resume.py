@@ -1,14 +1,19 @@
 """A run cut off anywhere and started again ends as if nothing had happened, bit for bit."""
 
+import math
 import os
+import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import runs
 import torch
 
 from ablation.config.schema import Config
+from ablation.errors import UserError
 from ablation.interrupts import Interrupts
 from ablation.runs.record import checkpoints
 from ablation.runs.run import stepwise
@@ -68,7 +73,7 @@ def asked_to_leave(config: Config, after: int) -> None:
         assert runs.end_of(steps).exit_status == 75
 
 
-@pytest.mark.parametrize("how", ["damaged", "deleted"])
+@pytest.mark.parametrize("how", ["damaged", "deleted", "deleted while it trains"])
 def test_history_has_every_evaluation_once(how: str, tmp_path: Path) -> None:
     """The checkpoint holds the rows too; one that came after it comes again."""
     config = runs.small(tmp_path)
@@ -84,6 +89,8 @@ def test_history_has_every_evaluation_once(how: str, tmp_path: Path) -> None:
     steps = runs.started(config)
     for _ in range(5):
         next(steps)
+    if how == "deleted while it trains":
+        history.unlink()
     assert runs.end_of(steps).state == "resumed"
     assert [row["step"] for row in runs.rows_of(folder)] == [5, 10, 12]
 
@@ -178,3 +185,31 @@ def test_killed_while_writing_a_checkpoint(
     checkpoints.save(tmp_path, {"step": 4})
     steps = [checkpoints.read(tmp_path / name)["step"] for name in checkpoints.NAMES]
     assert steps == [4, 2]
+
+
+ODD: dict[str, Callable[[dict[str, Any]], object]] = {
+    "best is 5": lambda state: state.update(best=5),
+    "best is {": lambda state: state["best"].update(error="low"),
+    "best.weights is 5": lambda state: state["best"].update(weights=5),
+    "seconds is 'long'": lambda state: state.update(seconds="long"),
+    "train_seconds is nan": lambda state: state.update(train_seconds=math.nan),
+    "window_seconds is 1e+300": lambda state: state.update(window_seconds=1e300),
+    "training.step is 1000000000": lambda state: state["training"].update(step=10**9),
+    "training.step is -1": lambda state: state["training"].update(step=-1),
+    "history has rows of the steps []": lambda state: state.update(history=[{"step": "5"}]),
+    "gradients_at_start is {}": lambda state: state.update(gradients_at_start={}),
+    "id is None": lambda state: state.pop("id"),
+}
+
+
+@pytest.mark.parametrize("said", ODD)
+def test_a_whole_checkpoint_with_odd_contents_is_refused(said: str, tmp_path: Path) -> None:
+    """Somebody wrote into it: the checksum agrees. It is one line before the training, not an error after it."""
+    config = runs.small(tmp_path)
+    runs.cut_off(config, after=4)
+    path = runs.folder_of(tmp_path) / checkpoints.NEWEST
+    state = checkpoints.read(path)
+    ODD[said](state)
+    checkpoints.save(path.parent, state)
+    with pytest.raises(UserError, match=f"ValueError: {re.escape(said)}.*overwrite=true"):
+        runs.finish(config)

@@ -50,7 +50,7 @@ def read_file(path: Path) -> tuple[Weights, Record | None]:
 def unpack(path: Path) -> tuple[Weights, Record | None]:
     with safetensors.safe_open(path, "pt") as file:
         text = (file.metadata() or {}).get("record")
-        return {name: file.get_tensor(name) for name in file.keys()}, parse(text.encode()) if text else None  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}, parse(text) if text else None  # noqa: SIM118
 
 
 def unpickle(path: Path) -> Any:

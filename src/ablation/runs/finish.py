@@ -11,7 +11,7 @@ from ablation.config.identity import SCHEMA
 from ablation.networks.resnet import parameter_count
 from ablation.runs.environment import environment
 from ablation.runs.progress import errors
-from ablation.runs.record import checkpoints
+from ablation.runs.record import checkpoints, history
 from ablation.runs.record.files import write_atomically, write_json
 from ablation.runs.record.record import finite
 from ablation.runs.trainer import Trainer
@@ -20,6 +20,7 @@ from ablation.runs.trainer import Trainer
 def finish(trainer: Trainer) -> dict[str, Any]:
     """Write weights.pt and record.json, remove the checkpoints, and return the record."""
     training, config, folder, data = trainer.training, trainer.config, trainer.folder, trainer.data
+    history.write(folder.path, trainer.history)  # whole, should somebody have moved or deleted it meanwhile
     test, train = training.evaluate(data.test), training.evaluate(data.train)
     best, last = trainer.best, trainer.history[-1]
     on_test = config.selection == "best_test"

@@ -110,6 +110,7 @@ class Trainer:
             self.gradients_at_start = gradient_norms(training.network, self.data.train, training.normalization)
         else:
             try:
+                checkpoints.check(checkpoint, self.config, training.network)
                 if checkpoint["id"] != folder.identity:
                     raise UserError("checkpoint", folder.path, f"belongs to run {checkpoint['id']}, not to this one")
                 if checkpoint["data"] != self.data.checksum:

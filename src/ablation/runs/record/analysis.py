@@ -27,4 +27,6 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
     for name, values in analyses.items():
         if not (isinstance(values, dict) and all(fits(values.get(key), kind) for key, kind in TYPES[name].items())):
             raise ValueError(f"not a valid analysis: {name} is {reprlib.repr(values)}")
+        if len({len(value) for value in values.values() if isinstance(value, list)} | {1}) > 2 or [] in values.values():
+            raise ValueError(f"not a valid analysis: the lists of {name} have different lengths, or no values")
     return analyses

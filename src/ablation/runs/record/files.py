@@ -75,9 +75,16 @@ def write_json(path: Path, value: Any, durable: bool = True) -> None:
 def read_json(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
     """The value in the file as a `printable_tree`, or None if there is no such file or it is damaged."""
     try:
-        return printable_tree(parse(path.read_text("utf-8")))
+        return printable_tree(parse(read_text(path)))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """What is in the file. Raises OSError if there is no such file, ValueError if it holds no UTF-8."""
+    if not path.is_file():  # reading a FIFO would wait for ever
+        raise OSError(0, "not a file")
+    return path.read_text("utf-8", errors)
 
 
 def printable_tree(value: Any) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.config.identity import is_number
-from ablation.runs.record.files import cannot_write, printable_tree, write_atomically
+from ablation.runs.record.files import cannot_write, printable_tree, read_text, write_atomically
 from ablation.runs.record.record import fits
 
 Row = dict[str, Any]
@@ -35,7 +35,7 @@ def read(path: Path) -> tuple[list[Row], int]:
     rows: dict[int, Row] = {}
     unreadable = 0
     try:
-        text = path.read_text("utf-8", errors="replace")
+        text = read_text(path, errors="replace")
     except OSError:
         text = ""
     for line in filter(str.strip, text.splitlines()):

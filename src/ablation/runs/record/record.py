@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from ablation.config.identity import LARGEST, SCHEMA, current_target, is_number
 from ablation.config.schema import Config
-from ablation.runs.record.files import printable_tree
+from ablation.runs.record.files import printable_tree, read_text
 
 Number, Text = float | None, str | None
 
@@ -59,12 +59,12 @@ TYPES = types()
 def read(path: Path) -> dict[str, Any]:
     """The record in a file, as `parse` returns it. Raises ValueError."""
     try:
-        return parse(path.read_bytes())
+        return parse(read_text(path))
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
 
 
-def parse(text: bytes) -> dict[str, Any]:
+def parse(text: str) -> dict[str, Any]:
     """The record, nested, under today's names. Raises ValueError, with the reason in words, if it cannot be used."""
     try:
         return checked(printable_tree(json.loads(text)))
