@@ -2,6 +2,8 @@
 
 import functools
 import os
+import sys
+import time
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -23,7 +25,35 @@ def pick_device(name: str, key: str = "trainer.device") -> torch.device:
     present = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *(["mps"] if mps else [])]
     if name not in present:
         raise UserError(key, name, f"no such device here; allowed: {', '.join(present)}")
+    if name == "cpu":
+        leave_busy_cores()
     return torch.device(name)
+
+
+@functools.cache
+def leave_busy_cores() -> None:
+    """Take at most one thread for each core that is idle now, for good; what OMP_NUM_THREADS says stays.
+
+    Torch's threads wait for the slowest at the end of every operation, and that one for its turn on a core that others
+    use: beside one busy process, two threads on two cores are several times slower than one (docs/speed.md).
+    """
+    threads, began = torch.get_num_threads(), time.perf_counter()
+    if threads == 1 or "OMP_NUM_THREADS" in os.environ or not os.path.exists("/proc/stat"):
+        return
+    before = idle_seconds()
+    time.sleep(0.2)
+    idle = round((idle_seconds() - before) / (time.perf_counter() - began))
+    if idle < threads:
+        torch.set_num_threads(max(idle, 1))
+        about = f"{torch.get_num_threads()} of {threads} threads: other programs use the processor"
+        print(f"{about} (OMP_NUM_THREADS={threads} takes all)", file=sys.stderr, flush=True)
+
+
+def idle_seconds() -> float:
+    """How long each core that this process may use has idled so far, added up (Linux)."""
+    with open("/proc/stat") as lines:
+        idle = {fields[0]: int(fields[4]) + int(fields[5]) for fields in map(str.split, lines) if "cpu" in fields[0]}
+    return sum(idle[f"cpu{core}"] for core in os.sched_getaffinity(0)) / os.sysconf("SC_CLK_TCK")
 
 
 def pick_precision(name: str, device: torch.device) -> str:
