@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,6 +57,26 @@ def test_on_a_cpu_nothing_is_fused(asked: bool | None, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert printed.count("\n") == (asked is True)
     assert ("for a CUDA GPU" in printed) == (asked is True)
+
+
+@pytest.mark.parametrize(
+    ("threads", "idle", "asked", "taken"),
+    [(4, 3.6, None, 4), (4, 2.4, None, 2), (4, 0.1, None, 1), (4, 0.1, "4", 4), (2, 7.9, None, 2), (1, 0.0, None, 1)],
+)
+def test_threads_leave_busy_cores(
+    threads: int, idle: float, asked: str | None, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second passes in which the cores idle for `idle` seconds."""
+    clock, idled, now = iter((10.0, 11.0)), iter((50.0, 50.0 + idle)), [threads]
+    monkeypatch.setattr(devices, "time", SimpleNamespace(perf_counter=lambda: next(clock), sleep=lambda _: None))
+    monkeypatch.setattr(devices, "idle_seconds", lambda: next(idled))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[-1])
+    monkeypatch.setattr(torch, "set_num_threads", now.append)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    devices.leave_busy_cores.__wrapped__()
+    assert now[-1] == taken
 
 
 # ------------------------------------------------------------------------------------------------------- replaying
