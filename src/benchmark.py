@@ -54,6 +54,8 @@ if __name__ == "__main__":
     try:
         options = parse(sys.argv[1:])
         spin_briefly()
+        if options.threads:
+            os.environ["OMP_NUM_THREADS"] = str(options.threads)
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler writes USDT and GPU lines to stderr
         from ablation.benchmark.measure import measure  # here, and not above: it imports torch
 

@@ -70,15 +70,8 @@ def test_the_bytes_of_a_step_are_those_of_its_convolutions() -> None:
 
 
 WRONG = ("--rounds 0", "--whole-runs -1", "--model resnet21", "--gangs 1 x", "--bla", "--batch-size 1", "--device nope")
-WRONG += (
-    "--threads 99999999999",
-    "--workers x",
-    "--output /tmp",
-    "--output /dev/full",
-    "--output /proc/x.json",
-    "--busy x",
-    "--keras /nope",
-)
+WRONG += ("--threads 99999999999", "--workers x", "--output /tmp", "--output /dev/full", "--output /proc/x.json")
+WRONG += ("--busy x", "--keras /nope")
 
 
 @pytest.mark.parametrize("arguments", [*WRONG, "--data-root /tmp"])

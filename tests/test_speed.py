@@ -59,22 +59,19 @@ def test_on_a_cpu_nothing_is_fused(asked: bool | None, capsys: pytest.CaptureFix
     assert ("for a CUDA GPU" in printed) == (asked is True)
 
 
-@pytest.mark.parametrize(
-    ("threads", "idle", "asked", "taken"),
-    [(4, 3.6, None, 4), (4, 2.4, None, 2), (4, 0.1, None, 1), (4, 0.1, "4", 4), (2, 7.9, None, 2), (1, 0.0, None, 1)],
-)
-def test_threads_leave_busy_cores(
-    threads: int, idle: float, asked: str | None, taken: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A second passes in which the cores idle for `idle` seconds."""
+CORES = [(4, 3.6, "", 4), (4, 2.4, "", 2), (4, 0.1, "", 1), (4, 0.1, "4", 4), (2, 7.9, "", 2), (1, 0.0, "", 1)]
+
+
+@pytest.mark.parametrize(("threads", "idle", "asked", "taken"), CORES)  # idle: of the seconds that pass, one a core
+def test_threads_leave_busy_cores(threads: int, idle: float, asked: str, taken: int, monkeypatch: Any) -> None:
     clock, idled, now = iter((10.0, 11.0)), iter((50.0, 50.0 + idle)), [threads]
     monkeypatch.setattr(devices, "time", SimpleNamespace(perf_counter=lambda: next(clock), sleep=lambda _: None))
     monkeypatch.setattr(devices, "idle_seconds", lambda: next(idled))
     monkeypatch.setattr(torch, "get_num_threads", lambda: now[-1])
     monkeypatch.setattr(torch, "set_num_threads", now.append)
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    if asked:
-        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    if not asked:
+        monkeypatch.delenv("OMP_NUM_THREADS")
     devices.leave_busy_cores.__wrapped__()
     assert now[-1] == taken
 

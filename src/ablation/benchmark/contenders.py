@@ -7,7 +7,6 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -93,15 +92,14 @@ def usual_script(config: Config, splits: Splits, device: torch.device, workers: 
 
 def keras_notebook(python: str, batch: int, steps: int) -> Contender:
     """The notebook's own Keras code, in a process of the interpreter `python`. Raises UserError where it fails."""
-    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-    environment = os.environ | dict.fromkeys(names, str(torch.get_num_threads()))
+    threads = str(torch.get_num_threads())
+    environment = os.environ | {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
     command = [python, str(ROOT / "tests" / "keras_notebook.py"), str(batch), str(steps)]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     keras: Any = subprocess.Popen(command, env=environment, text=True, **pipes)  # its stdin's end will end it
 
     def epoch() -> None:
-        with suppress(BrokenPipeError):
-            print(file=keras.stdin, flush=True)
+        print(file=keras.stdin, flush=True)
         if not keras.stdout.readline():
             raise UserError("--keras", python, "must be a Python that has what tests/keras_notebook.py needs")
 

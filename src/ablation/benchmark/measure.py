@@ -5,7 +5,6 @@ import io
 import os
 import subprocess
 import sys
-import time
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
@@ -37,7 +36,7 @@ COMMANDS = {
     "import torch": ("-c", "import torch"),
     "train.py --help": ("src/train.py", "--help"),
     "train.py --cfg job": ("src/train.py", "--cfg", "job"),
-    "train.py, one step on digits": ("src/train.py", "data=digits", "schedule.steps=1", "tracker=disabled"),
+    "train.py, a step on digits": ("src/train.py", "data=digits", "schedule.steps=1", "overwrite=true", "results={}"),
     "report.py results/reference": ("src/report.py", "results/reference", "--format", "terminal"),
 }
 BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
@@ -53,7 +52,6 @@ output, gradient), its gradient in (3), out; the convolution's gradient in the i
 def measure(options: argparse.Namespace) -> None:
     """Measure what the options ask for, show it, and write it to `options.output`. Raises UserError."""
     device, batch = devices.pick_device(options.device, "--device"), options.batch_size
-    torch.set_num_threads(options.threads or torch.get_num_threads())
     steps, config = options.steps or STEPS[device.type], composed(options)
     real = config.data.name == "cifar10"
     source = "CIFAR-10" if real else "RANDOM images, for want of --data-root: speeds are the same, errors mean nothing"
@@ -90,7 +88,9 @@ def measure(options: argparse.Namespace) -> None:
         show(f"Beside {options.busy} busy processes; ratio to the default without them", busy, "trainer")
         result["beside_busy_processes"] = {"processes": options.busy, **busy.to_dict("index")}
     if options.starts:
-        result["starts"] = starts(options.rounds).to_dict("index")
+        starting = starts(options.rounds)
+        show("Commands from start to end; ratio of their processor time to that of `import torch`", starting, "command")
+        result["starts"] = starting.to_dict("index")
     if whole := WHOLE_RUN[device.type] if options.whole_runs is None else options.whole_runs:
         runs = whole_runs(config, device, options.rounds, whole)
         show(f"{whole} steps on {config.data.name}", runs, "")
@@ -156,27 +156,18 @@ def whole_runs(config: Config, device: torch.device, rounds: int, steps: int) ->
 
 
 def starts(rounds: int) -> pd.DataFrame:
-    """Show and return medians of each command's seconds, and of its processor time beside that of `import torch`.
-
-    The commands take turns, once more than `rounds`: the first time, files come from the disk.
-    """
-    rows = []
-    for number in range(rounds + 1):
-        for name, arguments in COMMANDS.items():
-            with TemporaryDirectory() as results:
-                where = [f"results={results}"] if "data=digits" in arguments else []
-                command, before, began = [sys.executable, *arguments, *where], os.times(), time.perf_counter()
+    """Each command's processor seconds from start to end, beside those of `import torch`; the commands take turns."""
+    seconds = pd.DataFrame(columns=list(COMMANDS), dtype=float)
+    with TemporaryDirectory() as results:
+        for number in range(rounds + 1):
+            for name, arguments in COMMANDS.items():
+                command, before = [sys.executable, *(text.format(results) for text in arguments)], os.times()
                 subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-                after, seconds = os.times(), time.perf_counter() - began
-            used = sum(after[2:4]) - sum(before[2:4])  # of the children that have ended, user and system
-            rows.append({"round": number, "command": name, "seconds": seconds, "used": used})
-    table = pd.DataFrame(rows).query("round > 0").pivot(index="round", columns="command")
-    ratios = table["used"].div(table["used"]["import torch"], axis=0)
-    medians = {"seconds": table["seconds"].median(), "processor_seconds": table["used"].median()}
-    about = {"ratio": ratios.median(), "least": ratios.min(), "greatest": ratios.max()}
-    found = pd.DataFrame(medians | about).loc[list(COMMANDS)]
-    show("Commands from start to end; ratio of their processor time to that of `import torch`", found, "command")
-    return found
+                seconds.loc[number, name] = sum(os.times()[2:4]) - sum(before[2:4])  # of children that have ended
+    seconds = seconds[1:]  # in the first round, files come from the disk
+    ratios = seconds.div(seconds["import torch"], axis=0)
+    ratios = pd.DataFrame({"ratio": ratios.median(), "least": ratios.min(), "greatest": ratios.max()})
+    return ratios.assign(processor_seconds=seconds.median())
 
 
 def operations(project: Project, device: torch.device, steps: int = 3) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 
@@ -32,10 +31,10 @@ def pick_device(name: str, key: str = "trainer.device") -> torch.device:
 
 @functools.cache
 def leave_busy_cores() -> None:
-    """Take at most one thread for each core that is idle now, for good; what OMP_NUM_THREADS says stays.
+    """Take no more threads than cores are idle now, for as long as the process lives; OMP_NUM_THREADS overrules it.
 
-    Torch's threads wait for the slowest at the end of every operation, and that one for its turn on a core that others
-    use: beside one busy process, two threads on two cores are several times slower than one (docs/speed.md).
+    Threads wait for each other in every operation: beside one busy process, two on two cores train ten times slower
+    than one (docs/speed.md).
     """
     threads, began = torch.get_num_threads(), time.perf_counter()
     if threads == 1 or "OMP_NUM_THREADS" in os.environ or not os.path.exists("/proc/stat"):
@@ -45,8 +44,7 @@ def leave_busy_cores() -> None:
     idle = round((idle_seconds() - before) / (time.perf_counter() - began))
     if idle < threads:
         torch.set_num_threads(max(idle, 1))
-        about = f"{torch.get_num_threads()} of {threads} threads: other programs use the processor"
-        print(f"{about} (OMP_NUM_THREADS={threads} takes all)", file=sys.stderr, flush=True)
+        print(f"other programs use the processor: {max(idle, 1)} of {threads} threads (else OMP_NUM_THREADS={threads})")
 
 
 def idle_seconds() -> float:
