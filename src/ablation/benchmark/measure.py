@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import shlex
 import subprocess
 import sys
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
@@ -33,11 +34,11 @@ STEPS = {"cuda": 200, "cpu": 8, "mps": 50}  # a round
 WHOLE_RUN = {"cuda": 6400, "cpu": 0, "mps": 0}  # steps: a tenth of the paper's, where that is a matter of seconds
 
 COMMANDS = {
-    "import torch": ("-c", "import torch"),
-    "train.py --help": ("src/train.py", "--help"),
-    "train.py --cfg job": ("src/train.py", "--cfg", "job"),
-    "train.py, a step on digits": ("src/train.py", "data=digits", "schedule.steps=1", "overwrite=true", "results={}"),
-    "report.py results/reference": ("src/report.py", "results/reference", "--format", "terminal"),
+    "import torch": "-c 'import torch'",
+    "train.py --help": "src/train.py --help",
+    "train.py --cfg job": "src/train.py --cfg job",
+    "train.py, a step on digits": "src/train.py data=digits schedule.steps=1 tracker=disabled overwrite=true results={}",
+    "report.py results/reference": "src/report.py results/reference --format terminal",
 }
 BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 
@@ -161,7 +162,7 @@ def starts(rounds: int) -> pd.DataFrame:
     with TemporaryDirectory() as results:
         for number in range(rounds + 1):
             for name, arguments in COMMANDS.items():
-                command, before = [sys.executable, *(text.format(results) for text in arguments)], os.times()
+                command, before = [sys.executable, *shlex.split(arguments.format(results))], os.times()
                 subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
                 seconds.loc[number, name] = sum(os.times()[2:4]) - sum(before[2:4])  # of children that have ended
     seconds = seconds[1:]  # in the first round, files come from the disk
