@@ -37,7 +37,7 @@ COMMANDS = {
     "import torch": "-c 'import torch'",
     "train.py --help": "src/train.py --help",
     "train.py --cfg job": "src/train.py --cfg job",
-    "train.py, a step on digits": "src/train.py data=digits schedule.steps=1 tracker=disabled overwrite=true results={}",
+    "train.py data=digits": "src/train.py data=digits schedule.steps=1 tracker=disabled overwrite=true results={}",
     "report.py results/reference": "src/report.py results/reference --format terminal",
 }
 BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
