@@ -5,10 +5,14 @@
 
 Twenty steps of ResNet-20 on images of 16x16, one with a batch of 16, with shifts, flips, L2 and two drops of the
 learning rate; the callbacks on many curves; the batches of some epochs. The test imports the steps' input from here.
+
+For the benchmark (src/benchmark.py --keras KERAS/bin/python) it is started with a batch size and a number of steps, and
+trains so many steps for each line of its standard input.
 """
 
 import json
 import random
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -40,7 +44,7 @@ def kernel(layer: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.RandomState(zlib.crc32(layer.encode())).uniform(-reach, reach, shape)
 
 
-def build(keras: Any) -> Any:
+def build(keras: Any, shape: tuple[int, ...]) -> Any:
     layers = keras.layers
 
     def conv(x: Any, name: str, norm: str, filters: int, size: int = 3, stride: int = 1) -> Any:
@@ -48,7 +52,7 @@ def build(keras: Any) -> Any:
         layer = layers.Conv2D(filters, size, stride, "same", use_bias=False, kernel_regularizer=decay, name=name)
         return layers.BatchNormalization(name=norm)(layer(x))
 
-    inputs = keras.Input(PIXELS.shape[1:])
+    inputs = keras.Input(shape)
     x = layers.ReLU()(conv(inputs, "conv1", "bn1", 16))
     for name in (f"layer{stage}.{block}." for stage in (1, 2, 3) for block in (0, 1, 2)):
         filters, stride = 8 * 2 ** int(name[5]), 2 if name in ("layer2.0.", "layer3.0.") else 1
@@ -75,7 +79,7 @@ def train(keras: Any, dtype: str, batches: list[np.ndarray]) -> dict[str, Any]:
     move = keras.preprocessing.image.ImageDataGenerator().apply_transform  # 2.15 moves columns by tx, rows by ty
     moves = [{"tx": c, "ty": r, "flip_horizontal": f} for r, c, f in zip(ROWS, COLUMNS, FLIPS, strict=True)]
     moved = np.stack([move(image, how) for image, how in zip(scaled, moves, strict=True)])
-    model, losses, rates = build(keras), [], []
+    model, losses, rates = build(keras, PIXELS.shape[1:]), [], []
     plateau = keras.callbacks.ReduceLROnPlateau("loss", 0.1**0.5, patience=1, min_delta=10)
     plateau.set_model(model)
     for step, batch in enumerate(batches):
@@ -99,6 +103,20 @@ def replay(keras: Any, callback: Any, curve: list[float]) -> list[float]:
             callback.on_epoch_end(epoch, {callback.monitor: value})
             rates.append(float(model.optimizer.learning_rate.numpy()))
     return rates
+
+
+def train_on_request(batch: int, steps: int) -> None:
+    """Train `steps` steps on random images, as the notebook does, for each line of standard input, and answer it."""
+    import tensorflow as tf
+
+    keras, shape = tf.keras, (32, 32, 3)
+    images, labels = DRAW.rand(10_000, *shape).astype("float32"), DRAW.randint(10, size=10_000)
+    moves = {"width_shift_range": 0.125, "height_shift_range": 0.125, "horizontal_flip": True}  # 4 pixels of 32
+    flow = keras.preprocessing.image.ImageDataGenerator(**moves).flow(images, labels, batch_size=batch)
+    model = build(keras, shape)
+    for _ in sys.stdin:
+        model.fit(flow, steps_per_epoch=steps, verbose=0)
+        print("done", flush=True)
 
 
 def main() -> None:
@@ -125,4 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    train_on_request(*map(int, sys.argv[1:])) if sys.argv[1:] else main()

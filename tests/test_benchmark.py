@@ -21,17 +21,22 @@ from ablation.networks.resnet import Network
 
 
 def test_the_benchmark_measures_in_turn_and_writes(tmp_path: Path) -> None:
-    output = tmp_path / "there" / "b.json"
+    output, keras = tmp_path / "there" / "b.json", tmp_path / "keras"
+    keras.write_text("#!/bin/sh\nwhile read -r _; do echo done; done\n")  # a Python whose Keras takes no time
+    keras.chmod(0o700)
     small = "--device=cpu --threads=1 --batch-size=8 --rounds=2 --steps=1 --workers=1 --whole-runs=3"
     command = [sys.executable, str(TRAIN.with_name("benchmark.py")), *small.split(), f"--output={output}"]
+    command += [f"--keras={keras}", "--busy=1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert not re.search("USDT|gpuGetDeviceCount", done.stderr), "torch's profiler"
     assert "round 2 of 2" in done.stdout
     result = json.loads(output.read_text())
-    assert list(result["contenders"]) == ["default", "reference", "usual script"]
+    assert list(result["contenders"]) == ["default", "reference", "usual script", "Keras notebook"]
     usual = result["contenders"]["usual script"]
     assert (usual["ratio"], usual["least"], usual["greatest"]) == (1, 1, 1)
-    assert [len(rates) for rates in result["steps_per_second"].values()] == [2, 2, 2]
+    assert [len(rates) for rates in result["steps_per_second"].values()] == [2] * 4
+    assert list(result["beside_busy_processes"]) == ["processes", "default", "Keras notebook"]
+    assert result["contenders"]["Keras notebook"]["ratio"] > 10
     assert sum(one["percent"] for one in result["operations"].values()) == pytest.approx(100)
     assert result["operations"]["aten::convolution_backward"]["calls_per_step"] == 19, "layers of ResNet-20"
     assert (result["whole_runs"]["steps"], result["whole_runs"]["its steps alone"]["ratio"]) == (3, 1)
@@ -66,6 +71,7 @@ def test_the_bytes_of_a_step_are_those_of_its_convolutions() -> None:
 
 WRONG = ("--rounds 0", "--whole-runs -1", "--model resnet21", "--gangs 1 x", "--bla", "--batch-size 1", "--device nope")
 WRONG += ("--threads 99999999999", "--workers x", "--output /tmp", "--output /dev/full", "--output /proc/x.json")
+WRONG += ("--busy x", "--keras /nope")
 
 
 @pytest.mark.parametrize("arguments", [*WRONG, "--data-root /tmp"])

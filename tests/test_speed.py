@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,6 +57,23 @@ def test_on_a_cpu_nothing_is_fused(asked: bool | None, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert printed.count("\n") == (asked is True)
     assert ("for a CUDA GPU" in printed) == (asked is True)
+
+
+CORES = [(4, 3.6, "", 4), (4, 2.4, "", 2), (4, 0.1, "", 1), (4, 0.1, "4", 4), (2, 7.9, "", 2), (1, 0.0, "", 1)]
+
+
+@pytest.mark.parametrize(("threads", "idle", "asked", "taken"), CORES)  # idle: of the seconds that pass, one a core
+def test_threads_leave_busy_cores(threads: int, idle: float, asked: str, taken: int, monkeypatch: Any) -> None:
+    clock, idled, now = iter((10.0, 11.0)), iter((50.0, 50.0 + idle)), [threads]
+    monkeypatch.setattr(devices, "time", SimpleNamespace(perf_counter=lambda: next(clock), sleep=lambda _: None))
+    monkeypatch.setattr(devices, "idle_seconds", lambda: next(idled))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[-1])
+    monkeypatch.setattr(torch, "set_num_threads", now.append)
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    if not asked:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    devices.leave_busy_cores.__wrapped__()
+    assert now[-1] == taken
 
 
 # ------------------------------------------------------------------------------------------------------- replaying

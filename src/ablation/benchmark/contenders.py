@@ -3,6 +3,8 @@
 A machine's speed drifts, and others use it too: only the ratios of contenders that take turns count.
 """
 
+import os
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,8 +17,9 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 from ablation import data
-from ablation.config.schema import Config
+from ablation.config.schema import ROOT, Config
 from ablation.data import Images, Splits
+from ablation.errors import UserError
 from ablation.networks.fused import fuse, fusible
 from ablation.runs.build import build_network, build_training
 from ablation.training import devices
@@ -39,12 +42,15 @@ class Project:
             fuse(self.training.network)
 
 
-def take(projects: list[Project], steps: int) -> None:
-    """Take `steps` optimization steps of each in turn; the device may still be at work at the end."""
+def take(projects: list[Project], steps: int, threads: int | None = None) -> None:
+    """Take `steps` optimization steps of each in turn (on `threads` threads); the device may be at work at the end."""
     devices.set_deterministic(projects[0].deterministic)
+    usual = torch.get_num_threads()
+    torch.set_num_threads(threads or usual)
     for project in projects * steps:
         with project.stream:
             project.training.take_step()
+    torch.set_num_threads(usual)
 
 
 class InMemory(CIFAR10):
@@ -80,6 +86,22 @@ def usual_script(config: Config, splits: Splits, device: torch.device, workers: 
             optimizer.step()
             total += loss.item() * len(labels)
             correct += (output.argmax(1) == labels).sum().item()
+
+    return epoch
+
+
+def keras_notebook(python: str, batch: int, steps: int) -> Contender:
+    """The notebook's own Keras code, in a process of the interpreter `python`. Raises UserError where it fails."""
+    threads = str(torch.get_num_threads())
+    environment = os.environ | {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
+    command = [python, str(ROOT / "tests" / "keras_notebook.py"), str(batch), str(steps)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    keras: Any = subprocess.Popen(command, env=environment, text=True, **pipes)  # its stdin's end will end it
+
+    def epoch() -> None:
+        print(file=keras.stdin, flush=True)
+        if not keras.stdout.readline():
+            raise UserError("--keras", python, "must be a Python that has what tests/keras_notebook.py needs")
 
     return epoch
 

@@ -2,7 +2,11 @@
 
 import argparse
 import io
-from contextlib import redirect_stderr, redirect_stdout
+import os
+import shlex
+import subprocess
+import sys
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryDirectory, mkdtemp
@@ -14,7 +18,7 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.nn.modules.module import register_module_forward_hook
 from torch.profiler import ProfilerActivity, profile
 
-from ablation.benchmark.contenders import Project, compared, in_turn, take, usual_script
+from ablation.benchmark.contenders import Contender, Project, compared, in_turn, keras_notebook, take, usual_script
 from ablation.config import compose
 from ablation.config.schema import ROOT, Config
 from ablation.data import Images, Splits
@@ -29,6 +33,15 @@ from ablation.training import devices
 STEPS = {"cuda": 200, "cpu": 8, "mps": 50}  # a round
 WHOLE_RUN = {"cuda": 6400, "cpu": 0, "mps": 0}  # steps: a tenth of the paper's, where that is a matter of seconds
 
+COMMANDS = {
+    "import torch": "-c 'import torch'",
+    "train.py --help": "src/train.py --help",
+    "train.py --cfg job": "src/train.py --cfg job",
+    "train.py data=digits": "src/train.py data=digits schedule.steps=1 tracker=disabled overwrite=true results={}",
+    "report.py results/reference": "src/report.py results/reference --format terminal",
+}
+BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+
 PASSES = 16
 """How often a step must read or write the output of a convolution, once each unless said otherwise.
 
@@ -39,7 +52,6 @@ output, gradient), its gradient in (3), out; the convolution's gradient in the i
 
 def measure(options: argparse.Namespace) -> None:
     """Measure what the options ask for, show it, and write it to `options.output`. Raises UserError."""
-    torch.set_num_threads(options.threads or torch.get_num_threads())
     device, batch = devices.pick_device(options.device, "--device"), options.batch_size
     steps, config = options.steps or STEPS[device.type], composed(options)
     real = config.data.name == "cifar10"
@@ -53,6 +65,12 @@ def measure(options: argparse.Namespace) -> None:
     if device.type == "cuda":
         not_fused = Project(composed(options, "trainer.fused=false"), splits, device)
         contenders["not fused"] = partial(take, [not_fused], steps)
+    beside: dict[str, Contender] = {"default": timed["default"]}
+    if device.type == "cpu" and torch.get_num_threads() > 1:
+        beside["default, one thread"] = partial(take, [default], steps, threads=1)
+    if options.keras:
+        beside["Keras notebook"] = keras_notebook(options.keras, batch, steps)
+    contenders |= beside
     rates = in_turn(contenders, device, options.rounds, steps)
     speeds = compared(rates, batch, batch * rates["usual script"])
     where = environment(device, default.training.precision, default.fused, False)
@@ -61,6 +79,19 @@ def measure(options: argparse.Namespace) -> None:
     show(about, speeds, "trainer")
     result = {"model": options.model, "data": source, "batch_size": batch, "rounds": options.rounds, "steps": steps}
     result |= {"environment": where, "contenders": speeds.to_dict("index"), "steps_per_second": rates.to_dict("list")}
+    if options.busy:
+        with ExitStack() as processes:
+            for _ in range(options.busy):  # in sessions of their own, as other users' are
+                process = subprocess.Popen([sys.executable, "-c", BUSY], start_new_session=True)
+                processes.callback(processes.enter_context(process).kill)
+            busy_rates = in_turn(beside, device, options.rounds, steps)
+        busy = compared(busy_rates, batch, batch * rates["default"])
+        show(f"Beside {options.busy} busy processes; ratio to the default without them", busy, "trainer")
+        result["beside_busy_processes"] = {"processes": options.busy, **busy.to_dict("index")}
+    if options.starts:
+        starting = starts(options.rounds)
+        show("Commands from start to end; ratio of their processor time to that of `import torch`", starting, "command")
+        result["starts"] = starting.to_dict("index")
     if whole := WHOLE_RUN[device.type] if options.whole_runs is None else options.whole_runs:
         runs = whole_runs(config, device, options.rounds, whole)
         show(f"{whole} steps on {config.data.name}", runs, "")
@@ -123,6 +154,21 @@ def whole_runs(config: Config, device: torch.device, rounds: int, steps: int) ->
         finish()  # the tracker's process, before the folder goes
     batch = config.data.batch_size
     return compared(rates, batch, batch * rates["its steps alone"])
+
+
+def starts(rounds: int) -> pd.DataFrame:
+    """Each command's processor seconds from start to end, beside those of `import torch`; the commands take turns."""
+    seconds = pd.DataFrame(columns=list(COMMANDS), dtype=float)
+    with TemporaryDirectory() as results:
+        for number in range(rounds + 1):
+            for name, arguments in COMMANDS.items():
+                command, before = [sys.executable, *shlex.split(arguments.format(results))], os.times()
+                subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+                seconds.loc[number, name] = sum(os.times()[2:4]) - sum(before[2:4])  # of children that have ended
+    seconds = seconds[1:]  # in the first round, files come from the disk
+    ratios = seconds.div(seconds["import torch"], axis=0)
+    ratios = pd.DataFrame({"ratio": ratios.median(), "least": ratios.min(), "greatest": ratios.max()})
+    return ratios.assign(processor_seconds=seconds.median())
 
 
 def operations(project: Project, device: torch.device, steps: int = 3) -> pd.DataFrame:

@@ -23,7 +23,7 @@ Padding = Literal["both", "end"]
 def norm_relu(norm: nn.BatchNorm2d, x: Tensor, skip: Tensor | None = None) -> Tensor:
     """ReLU of the batch norm of `x`, plus a shortcut's output; `networks.fused` replaces it on a GPU."""
     y = norm(x)
-    return F.relu(y if skip is None else y + skip)
+    return F.relu(y if skip is None else y + skip, inplace=True)  # nothing else reads its input; `norm` keeps its own
 
 
 class EndPadded(nn.Conv2d):

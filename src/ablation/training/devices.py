@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import time
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -27,7 +28,34 @@ def pick_device(name: str, key: str = "trainer.device") -> torch.device:
     present = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *(["mps"] if mps else [])]
     if name not in present:
         raise UserError(key, name, f"no such device here; allowed: {', '.join(present)}")
+    if name == "cpu":
+        leave_busy_cores()
     return torch.device(name)
+
+
+@functools.cache
+def leave_busy_cores() -> None:
+    """Take no more threads than cores are idle now, for as long as the process lives; OMP_NUM_THREADS overrules it.
+
+    Threads wait for each other in every operation: beside one busy process, two on two cores train ten times slower
+    than one (docs/speed.md).
+    """
+    threads, began = torch.get_num_threads(), time.perf_counter()
+    if threads == 1 or "OMP_NUM_THREADS" in os.environ or not os.path.exists("/proc/stat"):
+        return
+    before = idle_seconds()
+    time.sleep(0.2)
+    idle = round((idle_seconds() - before) / (time.perf_counter() - began))
+    if idle < threads:
+        torch.set_num_threads(max(idle, 1))
+        print(f"other programs use the processor: {max(idle, 1)} of {threads} threads (else OMP_NUM_THREADS={threads})")
+
+
+def idle_seconds() -> float:
+    """How long each core that this process may use has idled so far, added up (Linux)."""
+    with open("/proc/stat") as lines:
+        idle = {fields[0]: int(fields[4]) + int(fields[5]) for fields in map(str.split, lines) if "cpu" in fields[0]}
+    return sum(idle[f"cpu{core}"] for core in os.sched_getaffinity(0)) / os.sysconf("SC_CLK_TCK")
 
 
 def pick_precision(name: str, device: torch.device) -> str:

@@ -1,7 +1,6 @@
 """SGD in which every layer takes a step in proportion to its weights, however large its gradient is."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -12,16 +11,6 @@ class LARS(torch.optim.SGD):
     So `lr` is a step's relative length, the same in all layers. Weight decay is added unscaled; vectors (batch norm and
     biases) have no norm of note at the start and keep their gradients.
     """
-
-    def __init__(
-        self,
-        params: Any,
-        lr: float = 0.01,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        fused: bool | None = None,
-    ) -> None:
-        super().__init__(params, lr, momentum, weight_decay=weight_decay, fused=fused)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
