@@ -23,6 +23,9 @@ class UserError(Exception):
         shown = {"None": "null", "True": "true", "False": "false"}.get(str(self.value), self.value)  # as it was typed
         return " ".join(printable(f"{self.key}={shown}: {self.allowed}").split())  # one line, whatever the value holds
 
+    def _render_traceback_(self) -> list[str]:  # what IPython shows in a notebook: the one line
+        return [f"UserError: {self}"]
+
 
 def printable(text: object) -> str:
     """`text` on one line, without what acts on a terminal or cannot be encoded: for names and messages of others."""

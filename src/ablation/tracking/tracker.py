@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ablation.config.schema import ROOT
+from ablation.config.schema import PACKAGE
 from ablation.errors import UserError
 from ablation.runs.record.files import write_json
 from ablation.runs.record.status import process_is_gone
@@ -31,7 +31,7 @@ class Follower:
         self.owner, self.timeout = os.getpid(), timeout
         remove_old_spools()
         self.spool = Path(tempfile.mkdtemp(prefix=f"ablation-spool-{self.owner}-"))
-        path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         own = {"PYTHONPATH": path, "WANDB__STATS_PID": str(self.owner), "WANDB_ERROR_REPORTING": "false"}
         environment = os.environ | own
         environment.pop("WANDB_SERVICE", None)  # another process's wandb service would end with that process
