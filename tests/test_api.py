@@ -144,8 +144,10 @@ def test_an_installed_copy(tmp_path: Path) -> None:
     """Away from the checkout it trains, reports and finds every file, and writes where it is called."""
     source, target, here = (tmp_path / name for name in ("source", "site-packages", "here"))
     here.mkdir()
-    left_out = shutil.ignore_patterns(".*", "results", "data", "build", "*.egg-info")
-    shutil.copytree(ROOT, source, symlinks=True, ignore=left_out)
+    for part in ("conf", "sweeps", "src"):
+        shutil.copytree(ROOT / part, source / part, symlinks=True, ignore=shutil.ignore_patterns("*.egg-info"))
+    for name in ("pyproject.toml", "setup.py", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     python("-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(source), cwd=here)
     shutil.rmtree(source)
     python("-m", "ablation", "train", *runs.SMALL, cwd=here, path=target)
