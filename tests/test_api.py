@@ -80,6 +80,7 @@ def test_a_failed_run_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 CELL = """
 import math, beside
+from beside import f
 class Base:
     def forward(self, x): return x
 class Module(Base):
@@ -88,8 +89,8 @@ class Module(Base):
     def twice(self): return 2
     def forward(self, x): return helper(x)
 def helper(x): return [FACTOR for _ in x]
-FACTOR, OTHER = 3, 4
-def mine(i, o, s): return Module() if beside.value else math.pi
+FACTOR, OTHER, DEFAULT = 3, 4, 5
+def mine(i, o, s, *, d=DEFAULT): return Module() if f(i, o, s) else math.pi
 """
 USED = {
     "self, x): return x": "self, x): return 0",
@@ -97,7 +98,7 @@ USED = {
     "scale = 1": "scale = 2",
     "return 2": "return 3",
 }
-USED |= {"return helper(x)": "return x", "for _ in": "for y in", "= 3, 4": "= 5, 4", "i, o, s": "i, o, t"}
+USED |= {"return helper(x)": "return x", "for _ in": "for y in", "= 3, 4": "= 5, 4", ", 5": ", 6", "f(i, o": "f(o, i"}
 
 
 def test_the_source_of_a_notebooks_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +116,7 @@ def test_the_source_of_a_notebooks_function(tmp_path: Path, monkeypatch: pytest.
 
     sources = [source(*change) for change in ({"": ""} | USED).items()]
     assert len(set(sources)) == len(sources)
-    assert source("3, 4", "3, 5") == sources[0]
+    assert source("3, 4", "3, 7") == sources[0]
     function = sys.modules["beside"].f
     (tmp_path / "beside.py").write_text("value = 2\n")
     with pytest.raises(ablation.UserError, match=r"^shortcut._target_=beside.f: its file has changed"):

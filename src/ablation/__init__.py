@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ablation import networks
-    from ablation.api import UserError, compose, history, load, records, run
+    from ablation.api import compose, history, load, records, run
+    from ablation.errors import UserError
 
 __all__ = ["UserError", "compose", "history", "load", "networks", "records", "run"]
 

@@ -17,16 +17,15 @@ from ablation.runs.record.status import Outcome
 if TYPE_CHECKING:
     from ablation.networks import Network
 
-Run = Outcome | str | Path
-"""What `run` returned, or a run's folder."""
+Run = Outcome | str | Path  # what `run` returned, or a run's folder
 
 
 def run(config: Config) -> Outcome:
     """Train, go on with, or find done the run of `config`, in this process: its `state`, `folder` and `metrics`.
 
     States are "done", "resumed", "skipped", "busy" (another process trains it), "interrupted" (its time limit). Ctrl-C
-    and a notebook's stop button raise KeyboardInterrupt, after a checkpoint: the same call goes on from there. Raises
-    UserError for wrong input, RuntimeError if the run fails or diverges.
+    raises KeyboardInterrupt, after a checkpoint: the same call goes on from there. Raises UserError for wrong input,
+    RuntimeError if the run fails or diverges.
     """
     check(config)
     from torch import random  # here, and not above: to read results does without torch
@@ -42,8 +41,7 @@ def run(config: Config) -> Outcome:
 
 def history(run: Run) -> pd.DataFrame:
     """A row an evaluation: step, epoch, lr, losses, errors in percent, images a second. Raises UserError."""
-    rows, _ = histories.read(folder_of(run) / "history.jsonl")
-    return pd.DataFrame(rows, dtype=float)
+    return pd.DataFrame(histories.read(folder_of(run) / "history.jsonl")[0], dtype=float)
 
 
 def load(run: Run) -> "Network":
@@ -63,9 +61,9 @@ def load(run: Run) -> "Network":
 
 
 def records(*paths: str | Path) -> pd.DataFrame:
-    """A row a finished run below `paths`; columns are the record's keys, such as `config.seed`, `metrics.test_error`.
+    """A row a finished run below `paths`; columns are the record's keys (`config.seed`, `metrics.test_error`).
 
-    `network` is its name (plain20), `folder` the run's. Warns if a damaged record, or a second one of the same run, is
+    `network` is its name (plain20), `folder` the run's. Warns of damaged records and of doubles of a run, which are
     left out. Raises UserError for a path that does not exist.
     """
     found = evidence.read([folder_of(path) for path in paths])

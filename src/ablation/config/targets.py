@@ -73,12 +73,8 @@ def source_of(target: str) -> str | None:
     if module != "__main__" or target not in GIVEN:
         return files_of(module)
     found: dict[str, str] = {}
-    try:
-        collect(name, getattr(sys.modules[module], name, None), found)
-    except OSError:
-        raise UserError("source", name, "cannot be found: define it in a file or a notebook") from None
-    digest = hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]
-    return f"{' '.join(sorted(found)[:9])} {digest}"
+    collect(name, getattr(sys.modules[module], name, None), found)
+    return f"{' '.join(sorted(found)[:9])} {hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]}"
 
 
 def collect(name: str, value: Any, found: dict[str, str]) -> None:
@@ -87,16 +83,20 @@ def collect(name: str, value: Any, found: dict[str, str]) -> None:
         return
     parts: dict[str, Any] = {}
     value = inspect.unwrap(getattr(value, "__func__", getattr(value, "fget", value)))  # of a method, a property
-    own = getattr(value, "__module__", None) == "__main__"
+    module = value if inspect.ismodule(value) else sys.modules.get(str(getattr(value, "__module__", "")))
+    own = module is sys.modules["__main__"]
     if own and inspect.isclass(value):
         parts = {base.__qualname__: base for base in value.__bases__}
         found[name] = " ".join(parts)
         parts |= {f"{name}.{key}": v for key, v in vars(value).items() if inspect.isfunction(v) or key[:2] != "__"}
     elif own and inspect.isfunction(value):
-        found[name] = inspect.getsource(value)
+        try:
+            found[name] = f"{inspect.getsource(value)}{value.__defaults__}{value.__kwdefaults__}"
+        except OSError:
+            raise UserError("source", name, "cannot be found: define it in a file or a notebook") from None
         parts = {key: value.__globals__[key] for key in global_names(value.__code__) & value.__globals__.keys()}
-    elif inspect.ismodule(value) and Path(str(value.__spec__ and value.__spec__.origin)).parent == Path.cwd():
-        found[name] = str(files_of(value.__name__))
+    elif Path.cwd() in Path(str(getattr(module, "__file__", None))).parents[:2]:  # the user's own, not a library
+        found[name] = str(files_of(module.__name__.partition(".")[0]))
     elif isinstance(value, int | float | str | tuple | list):
         found[name] = repr(value)
     for key, part in parts.items():

@@ -70,10 +70,10 @@ class Display:
 
 @contextmanager
 def announced(name: str, phase: str, progress: bool | None) -> Iterator[None]:
-    """Say what a run is doing if it takes more than a second, so that a terminal is not silent meanwhile."""
+    """Say what a run is doing if it takes over a second, so that a terminal is not silent; a notebook shows it."""
     timer = Timer(1.0, print, [f"{name}  {phase}"], {"flush": True})
     timer.daemon = True
-    if progress is not False:
+    if progress is not False and not Console(stderr=True).is_jupyter:
         timer.start()
     try:
         yield
