@@ -65,10 +65,10 @@ def test_a_session_outlives_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     status = runs.status_of(runs.folder_of(tmp_path))
     assert (status["status"], "left at step 7" in status["message"]) == ("interrupted", len(numbers) == 1)
+    undisturbed = runs.small(tmp_path / "undisturbed", "trainer.time_limit=10")
     with ThreadPoolExecutor() as threads:
-        assert threads.submit(ablation.run, config).result().state == "resumed"
+        assert [one.state for one in threads.map(ablation.run, (config, undisturbed))] == ["resumed", "done"]
     assert Interrupts.current is None
-    ablation.run(runs.small(tmp_path / "undisturbed", "trainer.time_limit=10"))
     assert runs.essence(runs.folder_of(tmp_path)) == runs.essence(runs.folder_of(tmp_path / "undisturbed"))
 
 

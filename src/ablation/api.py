@@ -1,5 +1,6 @@
 """What `import ablation` offers to scripts and notebooks (docs/python.md); every mistake is a UserError of one line."""
 
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ablation.networks import Network
 
 Run = Outcome | str | Path  # what `run` returned, or a run's folder
+ONE_RUN = threading.Lock()  # at a time: weights are drawn from torch's one generator, and Interrupts are nested
 
 
 def run(config: Config) -> Outcome:
@@ -32,7 +34,7 @@ def run(config: Config) -> Outcome:
 
     from ablation.runs.run import run as train
 
-    with random.fork_rng(devices=[]):  # the caller's random numbers are not the run's
+    with ONE_RUN, random.fork_rng(devices=[]):  # the caller's random numbers are not the run's
         outcome = train(config, session=True)
     if outcome.state == "failed":
         raise RuntimeError(f"{outcome.name}: {outcome.message}; traceback in {outcome.folder}")
@@ -55,7 +57,7 @@ def load(run: Run) -> "Network":
     from ablation.runs.build import build_network
 
     trained = from_run(folder_of(run), [])
-    network = build_network(trained.config, len(trained.weights["fc.bias"]), device("cpu"))
+    network = build_network(trained.config, len(trained.weights.get("fc.bias", range(10))), device("cpu"))
     load_weights(network, trained.weights, folder_of(run))
     return network.eval()
 

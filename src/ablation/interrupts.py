@@ -40,16 +40,13 @@ class Interrupts:
         self.outer: Interrupts | None = None
 
     def __enter__(self) -> "Interrupts":
-        self.outer = Interrupts.current
-        if threading.current_thread() is threading.main_thread():
-            Interrupts.current = self
-            if self.outer is None:
-                self.old = {number: signal.signal(number, self.note) for number in asked_for()}
+        self.outer, Interrupts.current = Interrupts.current, self
+        if self.outer is None and threading.current_thread() is threading.main_thread():
+            self.old = {number: signal.signal(number, self.note) for number in asked_for()}
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        if Interrupts.current is self:
-            Interrupts.current = self.outer
+        Interrupts.current = self.outer
         for number, handler in self.old.items():
             # SIG_DFL ends the process, which ends already, with its own status
             ends = self.signal and handler == signal.SIG_DFL and not self.session

@@ -95,7 +95,7 @@ def collect(name: str, value: Any, found: dict[str, str]) -> None:
         except OSError:
             raise UserError("source", name, "cannot be found: define it in a file or a notebook") from None
         parts = {key: value.__globals__[key] for key in global_names(value.__code__) & value.__globals__.keys()}
-    elif Path.cwd() in Path(str(getattr(module, "__file__", None))).parents[:2]:  # the user's own, not a library
+    elif module and Path.cwd() in Path(str(getattr(module, "__file__", None))).parents[:2]:  # not a library
         found[name] = str(files_of(module.__name__.partition(".")[0]))
     elif isinstance(value, int | float | str | tuple | list):
         found[name] = repr(value)
