@@ -34,12 +34,18 @@ def test_the_examples_of_the_page(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "python.md").read_text()
     (tmp_path / "page.py").write_text("\n".join(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)))
     shown = python("page.py", cwd=tmp_path)
-    ((error, right),) = re.findall(r"^done \S+ (\S+)$.*^tensor\((.*)\)$", shown, re.MULTILINE | re.DOTALL)
+    ((error, right),) = re.findall(r"^done \S+ (\S+)$.*^tensor\(([\d.]+)\)$", shown, re.MULTILINE | re.DOTALL)
     assert 100 * (1 - float(right)) == pytest.approx(float(error), abs=3)  # the run's own may be in bfloat16
     made = [json.loads(path.read_text())["config"] for path in tmp_path.glob("my_results/runs/*/record.json")]
     (own,) = (config for config in made if config["optimizer"]["name"] == "Adam")
     found = own["shortcut"]["_target_"], own["shortcut"]["factor"], own["optimizer"]["lr"]
     assert found == ("__main__.faded", 0.2, 0.003)
+    shutil.copytree(
+        tmp_path / "my_results" / "runs", tmp_path / "my_results" / "replaced"
+    )  # as overwrite=true leaves them
+    records = ablation.records(tmp_path / "my_results")
+    assert {Path(folder).parent.name for folder in records["folder"]} == {"runs"}
+    assert len(records) == len(made) == 3
 
 
 @pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM]])

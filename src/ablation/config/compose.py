@@ -63,7 +63,7 @@ def from_hydra(composed: DictConfig, **members: Any) -> Config:
     config = typed(container | own)
     check(config)
     for group, node in (("shortcut", config.shortcut), ("optimizer", config.optimizer)):
-        top = node["_target_"].partition(".")[0]
+        top = str(node["_target_"]).partition(".")[0]
         if targets.files_of(top) != targets.files_of.__wrapped__(top):
             raise UserError(f"{group}._target_", node["_target_"], "its file has changed since: restart Python")
         if source := source_of(str(node["_target_"])):
