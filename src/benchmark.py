@@ -16,14 +16,14 @@ from functools import partial
 from pathlib import Path
 from shutil import which
 
-from ablation.config.schema import ROOT
+from ablation.config.schema import CONF, ROOT
 from ablation.errors import UserError
 from ablation.program import Parser, check_writable, fail, make_unbreakable, spin_briefly, whole
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    models = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
+    models = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
     parser.add_argument("--model", default="resnet20", choices=models, help="%(default)s")
     parser.add_argument("--batch-size", type=partial(whole, 2, 1000), default=128, help="%(default)s")
     parser.add_argument("--rounds", type=partial(whole, 1, 100), default=5, help="%(default)s")

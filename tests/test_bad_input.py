@@ -191,11 +191,10 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of conf/ that a test may spoil, of which everything is composed."""
     shutil.copytree(ROOT / "conf", tmp_path / "conf", symlinks=True)
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
-    monkeypatch.setattr("ablation.config.targets.ROOT", tmp_path)
-    for module in ("compose", "command_line"):
+    for module in ("compose", "command_line", "targets"):
         monkeypatch.setattr(f"ablation.config.{module}.CONF", tmp_path / "conf")
     monkeypatch.syspath_prepend(tmp_path)
-    targets.allowed_targets.cache_clear()
+    targets.files_of.cache_clear()
     yield tmp_path / "conf"
     targets.allowed_targets.cache_clear()
 

@@ -88,7 +88,7 @@ def test_a_users_own_code_is_its_source(tmp_path: Path, monkeypatch: pytest.Monk
     seen = [targets.source_of("own_shortcut.f")]
     for name, text in (("own_shortcut", "from own_helper import pool\n"), ("own_helper", "pool = 2\n"), ("train", "1")):
         (tmp_path / f"{name}.py").write_text(text)
-        targets.source_of.cache_clear()
+        targets.files_of.cache_clear()
         seen.append(targets.source_of("own_shortcut.f"))
     assert str(seen[0]).startswith("own_helper.py own_shortcut.py ")
     assert len(set(seen)) == 3

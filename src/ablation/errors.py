@@ -27,6 +27,9 @@ class UserError(Exception):
 def as_typed(value: Any) -> str:
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
+    def _render_traceback_(self) -> list[str]:  # what IPython shows in a notebook: the one line
+        return [f"UserError: {self}"]
+
 
 def printable(text: object) -> str:
     """`text` on one line, without what acts on a terminal or cannot be encoded: for names and messages of others."""

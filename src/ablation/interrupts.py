@@ -26,12 +26,15 @@ class Interrupts:
     One inside another also has the reason of the outer one, so that a signal during one job of a sweep ends the sweep.
     Only the main thread can note signals. On leaving the outermost, the old handlers are back, and one that is a
     function (a batch system's, which requeues the job) is called for the signal noted.
+    In a `session`, a process that is not the run's own (a notebook), the time counts from here, a second SIGINT raises
+    KeyboardInterrupt, and on leaving the signal noted is raised again: the old handler does what it always did.
     """
 
     current: ClassVar["Interrupts | None"] = None
 
-    def __init__(self, time_limit: float | None = None) -> None:
-        self.deadline = None if time_limit is None else PROCESS_STARTED + 60 * time_limit
+    def __init__(self, time_limit: float | None = None, session: bool = False) -> None:
+        started, self.session = time.monotonic() if session else PROCESS_STARTED, session
+        self.deadline = None if time_limit is None else started + 60 * time_limit
         self.signal: signal.Signals | None = None
         self.old: dict[signal.Signals, Any] = {}
         self.outer: Interrupts | None = None
@@ -45,15 +48,22 @@ class Interrupts:
     def __exit__(self, *_exception: object) -> None:
         Interrupts.current = self.outer
         for number, handler in self.old.items():
-            ends = self.signal and handler == signal.SIG_DFL  # the process, as it does already: with its own status
+            # SIG_DFL ends the process, which ends already, with its own status
+            ends = self.signal and handler == signal.SIG_DFL and not self.session
             signal.signal(number, signal.SIG_IGN if ends else handler)
+        if self.session and self.signal:
+            signal.raise_signal(self.signal)
+            return
         handler = self.old[self.signal] if self.signal else None
         if callable(handler) and handler is not signal.default_int_handler:
             handler(self.signal, None)
 
     def note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
-            os._exit(128 + signal.SIGINT)
+            if not self.session:
+                os._exit(128 + signal.SIGINT)
+            self.signal = None
+            raise KeyboardInterrupt
         self.signal = signal.Signals(number)
         advice = "; SIGINT again ends it at once" if number == signal.SIGINT else ""
         with suppress(OSError):  # `train.py 2>&1 | tee log`: the same Ctrl-C has ended the reader

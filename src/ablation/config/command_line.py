@@ -18,11 +18,10 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quoted
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException
 
-from ablation.config.schema import OPEN_GROUPS, ROOT, Config
+from ablation.config.schema import CONF, OPEN_GROUPS, SWEEPS, Config
 from ablation.errors import UserError, first_line, no_such
 from ablation.program import Parser, check_output, fail, make_unbreakable, spin_briefly
 
-CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
 UNUSED = ("hydra.run", "hydra.sweep.", "hydra.output_subdir", "hydra.job.chdir", "hydra.job.env_copy")
 # The types of the schema's single values, as a message names them.
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list[float]: "a list of numbers"}
@@ -132,8 +131,12 @@ def is_hydras(error: BaseException) -> bool:
     return last in (["hydra"], ["omegaconf"])
 
 
-def translate(error: BaseException) -> UserError:
-    """The `UserError` that says what `error`, raised by Hydra or OmegaConf, means to the user, and in which file."""
+def translate(error: BaseException, given: Sequence[str] | None = None) -> UserError:
+    """The `UserError` that says what `error`, raised by Hydra or OmegaConf, means to the user, and in which file.
+
+    `given`: the overrides that were composed, those of the command line by default.
+    """
+    given = sys.argv[1:] if given is None else given
     links = [error]
     while link := links[-1].__cause__ or links[-1].__context__:
         links.append(link)
@@ -146,14 +149,14 @@ def translate(error: BaseException) -> UserError:
             group, _, name = str(link.missing_cfg_file).rpartition("/")
             found = no_such("choice", group, name, link.options)
         elif isinstance(link, OmegaConfBaseException) and link.full_key:
-            found = about_key(link)
+            found = about_key(link, given)
         if found:
             return UserError(found.key, found.value, f"{found.allowed} (in {path})") if path else found
     says = next((text for link in links if (text := str(link).partition("full_key:")[0])), type(error).__name__)
     says = "it contains itself" if isinstance(links[-1], RecursionError) else says
     if path:
         return UserError(str(path.parent.relative_to(CONF)), path.stem, f"{path} cannot be read: {says}")
-    return UserError("command line", " ".join(sys.argv[1:]), says)
+    return UserError("command line", " ".join(given), says)
 
 
 def file_at_fault(error: BaseException) -> Path | None:
@@ -168,9 +171,9 @@ def file_at_fault(error: BaseException) -> Path | None:
     return found
 
 
-def about_key(error: OmegaConfBaseException) -> UserError:
+def about_key(error: OmegaConfBaseException, given: Sequence[str]) -> UserError:
     key = str(error.full_key).partition("[")[0]  # schedule.milestones[0] is about schedule.milestones
-    typed = [value for name, _, value in (argument.lstrip("+~").partition("=") for argument in sys.argv) if name == key]
+    typed = [value for name, _, value in (argument.lstrip("+~").partition("=") for argument in given) if name == key]
     value = error.value if error.value is not None and key == error.full_key else (typed or [""])[-1]
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         if key in ("sweep", "experiment"):

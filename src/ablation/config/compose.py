@@ -5,6 +5,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from types import NoneType
 from typing import Any, get_args
@@ -16,11 +17,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from ablation.config.command_line import CONF, SWEEPS, check_overrides, check_sweep, translate
+from ablation.config import targets
+from ablation.config.command_line import check_overrides, check_sweep, is_hydras, translate
 from ablation.config.identity import SCHEMA, is_number
-from ablation.config.schema import OPEN_GROUPS, TRAINING_IMAGES, Config, Rule, one_of
+from ablation.config.schema import CONF, OPEN_GROUPS, SWEEPS, TRAINING_IMAGES, Config, Rule, one_of
 from ablation.config.targets import check_arguments, check_member, source_of
 from ablation.errors import UserError, first_line, no_such
+from ablation.program import spin_briefly
 
 OPTIMIZER_RULES = {  # of the keys that the members of the open group `optimizer` share; only `lr` must be there
     "lr": Rule(lambda v: is_number(v) and v > 0, "must be a positive number"),
@@ -37,18 +40,35 @@ if not (CONF / "sweep").is_dir():  # a link to sweeps/, in place of which Window
         ConfigStore.instance().store(file.stem, OmegaConf.load(file), group="sweep", package="_global_")
 
 
-def compose(arguments: list[str]) -> Config:
-    """The checked `Config` of `conf/` with these overrides, outside of a Hydra program. Raises what Hydra raises."""
-    check_overrides(arguments)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return from_hydra(hydra.compose("config", arguments))
+def compose(overrides: Sequence[str] = (), *, shortcut: Any = None, optimizer: Any = None) -> Config:
+    """The checked `Config` of `conf/` with these overrides (`model.depth=56`), outside of a Hydra program.
+
+    `shortcut` and `optimizer` take a function or class in place of the one of `conf/`; its arguments are bound by
+    functools.partial, an optimizer's `lr` among them. Raises UserError.
+    """
+    spin_briefly()  # before torch is imported
+    targets.allowed_targets.cache_clear()  # a notebook's process lives long, and conf/ changes
+    check_overrides(overrides, multirun=False)
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return from_hydra(hydra.compose("config", [*overrides]), shortcut=shortcut, optimizer=optimizer)
+    except Exception as error:
+        if is_hydras(error):
+            raise translate(error, overrides) from None
+        raise
 
 
-def from_hydra(composed: DictConfig) -> Config:
+def from_hydra(composed: DictConfig, **members: Any) -> Config:
     """The checked `Config` of a composed configuration. Raises UserError, or what `typed` raises."""
-    config = typed(OmegaConf.to_container(composed))
+    own = {group: targets.given(group, one) for group, one in members.items() if one is not None}
+    container = OmegaConf.to_container(composed)
+    assert isinstance(container, dict)
+    config = typed(container | own)
     check(config)
-    for node in (config.shortcut, config.optimizer):
+    for group, node in (("shortcut", config.shortcut), ("optimizer", config.optimizer)):
+        top = str(node["_target_"]).partition(".")[0]
+        if targets.files_of(top) != targets.files_of.__wrapped__(top):
+            raise UserError(f"{group}._target_", node["_target_"], "its file has changed since: restart Python")
         if source := source_of(str(node["_target_"])):
             node["_source_"] = source
     check_arguments(config)

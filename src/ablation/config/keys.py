@@ -11,9 +11,9 @@ from types import NoneType
 from typing import Any, get_args
 
 from ablation.config import schema
-from ablation.config.command_line import CONF, IN_WORDS
+from ablation.config.command_line import IN_WORDS
 from ablation.config.compose import OPTIMIZER_RULES, compose
-from ablation.config.schema import OPEN_GROUPS, Config
+from ablation.config.schema import CONF, OPEN_GROUPS, Config
 from ablation.errors import as_typed
 
 HEAD = """# Every key

@@ -17,7 +17,11 @@ from omegaconf import MISSING
 from ablation.config.identity import identity
 from ablation.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[3]  # the checkout: conf/, sweeps/ and the default results/ and data/ lie here
+PACKAGE = Path(__file__).resolve().parents[1]
+INSTALLED = (PACKAGE / "conf").is_dir()  # a copy outside of a checkout: setup.py puts conf/ and sweeps/ into it
+ROOT = Path.cwd() if INSTALLED else PACKAGE.parents[1]  # the default results/ and data/ lie here
+CONF = (PACKAGE if INSTALLED else ROOT) / "conf"
+SWEEPS = CONF / "sweep" if INSTALLED else ROOT / "sweeps"
 OPEN_GROUPS = ("shortcut", "optimizer")  # their members are built from a `_target_` and its keyword arguments
 TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "digits": 1438}  # so that a sweep stops before its first job
 
@@ -109,7 +113,7 @@ class Data:
     """Which images, and how they are normalised and batched."""
 
     name: str = value(MISSING, one_of(*TRAINING_IMAGES, "image_folder"))  # the data set
-    root: str | None = None  # folder of the files, absolute or from the working directory; null: data/ in the checkout
+    root: str | None = None  # folder of the files; null: data/ in the checkout (installed: in the working directory)
     validation: int = value(0, NOT_NEGATIVE)  # training images held out; the test set is never used for validation
     split_seed: int = value(0, NOT_NEGATIVE, at_most(2**32 - 1))  # apart from `seed`: a study's seeds share one split
     normalization: str = value("pixel_mean", one_of("pixel_mean", "pixel_standardize", "channel_standardize"))
@@ -167,7 +171,7 @@ class Config:
     selection: str = value("final", one_of("final", "best_test"))  # which iterate is the result
     early_stopping: int | None = value(None, POSITIVE)  # stop after so many evaluations without a better test error
     overwrite: bool = False  # train again what is done already; the old run is kept in results/replaced
-    results: str | None = None  # where runs/, report/, wandb/ and the like go; null: results/ in the checkout
+    results: str | None = None  # folder of runs/, report/, wandb/ and the like; null: results/ beside the default data/
 
     @property
     def results_dir(self) -> Path:

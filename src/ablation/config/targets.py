@@ -1,29 +1,35 @@
 """The open groups, shortcut and optimizer: their members are built from the `_target_` of a YAML file in conf/.
 
 A member is tried before anything is written: a shortcut on a tiny image, an optimizer for one step. The source of a
-user's own member defines the result, so its digest stands beside the `_target_`, as `_source_`.
+user's own member defines the result, so its digest stands beside the `_target_`, as `_source_`. Python code may give
+a function or class itself (`given`), of a module, a script or a notebook.
 """
 
+import dis
 import functools
+import hashlib
 import importlib.util
 import inspect
 import pkgutil
 import re
+import sys
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import yaml
 
 from ablation.config.identity import files_digest, is_number
-from ablation.config.schema import NAME, ROOT, Config
+from ablation.config.schema import CONF, NAME, Config
 from ablation.errors import UserError, no_such
 
 # Keys of a member that are not arguments of its `_target_`.
 NO_ARGUMENTS = ("name", "_target_", "_source_", "weight_decay_scope")
 OURS = ("ablation", "torch")  # the code of these packages stands in a record as a commit and a version
+GIVEN = set[str]()  # `_target_`s that this process gave itself, beside those in conf/
 
 
 def check_member(group: str, node: dict[str, Any]) -> None:
@@ -33,7 +39,7 @@ def check_member(group: str, node: dict[str, Any]) -> None:
     for key, value in node.items():
         if isinstance(value, dict):  # Hydra's grammar for something else to be built
             raise UserError(f"{group}.{key}", value, "must be a value or a list")
-    if str(node.get("_target_")) not in allowed_targets(group):
+    if str(node.get("_target_")) not in GIVEN | allowed_targets(group):
         allowed = f"must be a _target_ named in conf/{group}: {', '.join(sorted(allowed_targets(group)))}"
         raise UserError(f"{group}._target_", node.get("_target_"), allowed)
 
@@ -42,16 +48,69 @@ def check_member(group: str, node: dict[str, Any]) -> None:
 def allowed_targets(group: str) -> set[str]:
     """The `_target_`s in conf/: a record may come from anywhere, and nothing else in it may be built."""
     targets = set()
-    for path in (ROOT / "conf" / group).glob("*.yaml"):
+    for path in (CONF / group).glob("*.yaml"):
         with suppress(OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # half written, and not asked for
             targets.add(str(yaml.safe_load(path.read_text("utf-8"))["_target_"]))
     return targets
 
 
-@functools.cache
+def given(group: str, function: Any) -> dict[str, Any]:
+    """The member that is this function or class, with the keyword arguments that functools.partial has bound to it.
+
+    Raises UserError unless its module, script or notebook has it under its own name.
+    """
+    function, arguments = getattr(function, "func", function), getattr(function, "keywords", {})
+    module, name = (str(getattr(function, key, function)) for key in ("__module__", "__qualname__"))
+    if getattr(sys.modules.get(module), name, None) is not function:
+        raise UserError(group, name, "must be a function or class that its module has under its own name")
+    GIVEN.add(f"{module}.{name}")
+    return {"name": name, "_target_": f"{module}.{name}", **arguments}
+
+
 def source_of(target: str) -> str | None:
-    """The files of a user's own `_target_`, and those beside it that it imports, with a digest; None for OURS."""
-    top = target.partition(".")[0]
+    """The files or definitions that a user's own `_target_` is made of, with a digest; None for OURS."""
+    module, _, name = target.partition(".")
+    if module != "__main__" or target not in GIVEN:
+        return files_of(module)
+    found: dict[str, str] = {}
+    collect(name, getattr(sys.modules[module], name, None), found)
+    return f"{' '.join(sorted(found)[:9])} {hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]}"
+
+
+def collect(name: str, value: Any, found: dict[str, str]) -> None:
+    """Note the text of what a script or notebook has under `name`, and of all that it uses, by name."""
+    if name in found:
+        return
+    parts: dict[str, Any] = {}
+    value = inspect.unwrap(getattr(value, "__func__", getattr(value, "fget", value)))  # of a method, a property
+    module = value if inspect.ismodule(value) else sys.modules.get(str(getattr(value, "__module__", "")))
+    own = module is sys.modules["__main__"]
+    if own and inspect.isclass(value):
+        parts = {base.__qualname__: base for base in value.__bases__}
+        found[name] = " ".join(parts)
+        parts |= {f"{name}.{key}": v for key, v in vars(value).items() if inspect.isfunction(v) or key[:2] != "__"}
+    elif own and inspect.isfunction(value):
+        try:
+            found[name] = f"{inspect.getsource(value)}{value.__defaults__}{value.__kwdefaults__}"
+        except OSError:
+            raise UserError("source", name, "cannot be found: define it in a file or a notebook") from None
+        parts = {key: value.__globals__[key] for key in global_names(value.__code__) & value.__globals__.keys()}
+    elif module and Path.cwd() in Path(str(getattr(module, "__file__", None))).parents[:2]:  # not a library
+        found[name] = str(files_of(module.__name__.partition(".")[0]))
+    elif isinstance(value, int | float | str | tuple | list):
+        found[name] = repr(value)
+    for key, part in parts.items():
+        collect(key, part, found)
+
+
+def global_names(code: CodeType) -> set[str]:
+    own = {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname == "LOAD_GLOBAL"}
+    return own.union(*(global_names(part) for part in code.co_consts if isinstance(part, CodeType)))
+
+
+@functools.cache
+def files_of(top: str) -> str | None:
+    """The files of a user's own module or package, and those beside it that it imports, with a digest."""
     spec = importlib.util.find_spec(top) if top.isidentifier() and top not in (*OURS, "__main__") else None
     if spec is None or not str(spec.origin).endswith(".py"):
         return None

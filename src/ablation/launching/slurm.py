@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ablation.config.schema import ROOT, Config
+from ablation.config.schema import PACKAGE, Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
 from ablation.runs.record.status import Outcome
@@ -68,7 +68,7 @@ def submit(batches: list[list[Config]], options: dict[str, Any]) -> list[Job]:
     if shutil.which("sbatch") is None:
         raise UserError("hydra/launcher", "slurm", "needs sbatch, srun and squeue on the PATH")
     setup = [
-        f"export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}:$PYTHONPATH",  # some clusters pass no environment on
+        f"export PYTHONPATH={shlex.quote(str(PACKAGE.parent))}:$PYTHONPATH",  # some clusters pass no environment on
         "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}",
         *(options["setup"] or []),
     ]

@@ -1,1 +1,5 @@
-"""The plain and residual networks of He et al. 2015, their shortcuts and fused layers."""
+"""The networks, their shortcuts, and faster forms of their parts."""
+
+from ablation.networks.resnet import Network
+
+__all__ = ["Network"]

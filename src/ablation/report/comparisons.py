@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ablation.config.identity import is_number
-from ablation.config.schema import ROOT, Config
+from ablation.config.schema import CONF, Config
 from ablation.report.arms import VALIDATION, validation_error
 from ablation.report.filters import shown
 from ablation.report.studies import Cell, Keys, Setting, Study, network_name, setting_keys, shortcut_of
@@ -172,7 +172,7 @@ def distance(cell: Cell, keys: Sequence[str], wanted: Keys) -> tuple[Any, ...]:
 @cache
 def defaults() -> Keys:
     """The values of the schema and conf/config.yaml: dotted key -> value, a group's member as `group.name`."""
-    chosen = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text("utf-8"))["defaults"]
+    chosen = yaml.safe_load((CONF / "config.yaml").read_text("utf-8"))["defaults"]
     members = {f"{key}.name": name for entry in chosen if isinstance(entry, dict) for key, name in entry.items()}
     return dict(leaves(asdict(Config()))) | members
 
@@ -180,7 +180,7 @@ def defaults() -> Keys:
 @cache
 def member(group: str, name: str) -> Keys:
     """The keys of conf/<group>/<name>.yaml; none if there is no such file, as for another checkout's own member."""
-    path = ROOT / "conf" / group / f"{Path(name).name}.yaml"
+    path = CONF / group / f"{Path(name).name}.yaml"
     read = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else {}
     return {f"{group}.{key}": value for key, value in read.items()}
 

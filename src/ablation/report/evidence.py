@@ -71,7 +71,7 @@ def read(paths: Sequence[Path]) -> Evidence:
 
 
 def run_folders(paths: Sequence[Path], onerror: Callable[[OSError], None] | None = None) -> list[Path]:
-    """The run folders at or below `paths`, each once, in the order of their names."""
+    """The run folders at or below `paths`, each once, in the order of their names; not replaced ones."""
     found: set[Path] = set()
     for path in (path for path in paths if os.path.exists(path)):
         start = path.resolve() if path.is_dir() else path.resolve().parent
@@ -79,6 +79,7 @@ def run_folders(paths: Sequence[Path], onerror: Callable[[OSError], None] | None
             if any(marker in files or marker in children for marker in MARKERS):
                 found.add(Path(folder))
                 children.clear()
+            children[:] = [name for name in children if name != "replaced"]
     return sorted(found)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ablation.config.identity import files_digest
-from ablation.config.schema import ROOT
+from ablation.config.schema import INSTALLED, PACKAGE, ROOT
 from ablation.training.devices import device_name
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "wandb", "pandas", "numpy")
@@ -18,9 +18,9 @@ PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "wandb", "pandas"
 
 def code_digest() -> str:
     """A digest of the source files that decide what is trained; a record holds it also where there is no git."""
-    source, trained_by = ROOT / "src" / "ablation", ("config", "data", "networks", "training")
-    files = [path.relative_to(source).as_posix() for folder in trained_by for path in (source / folder).glob("*.py")]
-    return files_digest(source, sorted(files))
+    trained_by = ("config", "data", "networks", "training")
+    files = [path.relative_to(PACKAGE).as_posix() for folder in trained_by for path in (PACKAGE / folder).glob("*.py")]
+    return files_digest(PACKAGE, sorted(files))
 
 
 CODE = code_digest()  # now, as this process imports it: the files may be edited while it trains
@@ -53,8 +53,11 @@ def environment(device: torch.device, precision: str, fused: bool, deterministic
 def git_state() -> tuple[str | None, bool | None]:
     """The checkout's commit, and whether tracked files differ from it or code or configuration is not in it.
 
-    Without git the commit is that of the environment variable ABLATION_COMMIT (an image's build sets it), or None.
+    Without git the commit is that of the environment variable ABLATION_COMMIT (an image's build sets it), or None. So
+    it is for an installed copy: a repository around that is another one.
     """
+    if INSTALLED:
+        return os.environ.get("ABLATION_COMMIT"), None
     commands = (
         "rev-parse HEAD",
         "status --porcelain --untracked-files=no",

@@ -1,5 +1,6 @@
-"""What a run shows while it trains: a bar on a terminal, lines elsewhere, or nothing."""
+"""What a run shows while it trains: a bar on a terminal, one line in a notebook, lines elsewhere, or nothing."""
 
+import importlib
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,11 +32,15 @@ class Display:
         """`alone`: no other run writes to the terminal; a terminal has room for the bar of one run."""
         self.name, self.steps, self.lines = name, steps, progress is not False
         self.told = -1
-        self.bar = None
-        if self.lines and alone and (progress or sys.stderr.isatty()):
+        self.bar = self.cell = None
+        console = Console(stderr=True)
+        if self.lines and console.is_jupyter:
+            display = importlib.import_module("IPython.display").display
+            self.cell = display({"text/plain": f"{name}  0/{steps}"}, raw=True, display_id=True)
+        elif self.lines and alone and (progress or sys.stderr.isatty()):
             speed = TextColumn("{task.fields[speed]}")
             columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn(), speed)
-            self.bar = Bar(*columns, console=Console(stderr=True), refresh_per_second=4, expand=True)
+            self.bar = Bar(*columns, console=console, refresh_per_second=4, expand=True)
             self.task = self.bar.add_task(name, total=steps, completed=step, latest="", speed="")
             self.bar.start()
 
@@ -47,12 +52,15 @@ class Display:
         shown = errors(row, "running_train_error", "val_error", "test_error")
         latest = "  ".join([*shown, f"loss {row['running_train_loss']:.4f}", f"lr {row['lr']:.4g}"])
         speed = f"{row['images_per_second']:,.0f} images/s"
+        line = f"{self.name}  step {row['step']}/{self.steps}  {latest}  {speed}"
         share = row["step"] * LINES // self.steps
         if self.bar:
             self.bar.update(self.task, completed=row["step"], latest=latest, speed=speed)
+        elif self.cell:
+            self.cell.update({"text/plain": line}, raw=True)
         elif self.lines and share > self.told:
             self.told = share
-            print(f"{self.name}  step {row['step']}/{self.steps}  {latest}  {speed}", flush=True)
+            print(line, flush=True)
 
     def close(self) -> None:
         if self.bar:
@@ -66,10 +74,10 @@ def errors(row: dict[str, Any], *keys: str) -> list[str]:
 
 @contextmanager
 def announced(name: str, phase: str, progress: bool | None) -> Iterator[None]:
-    """Say what a run is doing if it takes more than a second, so that a terminal is not silent meanwhile."""
+    """Say what a run is doing if it takes over a second, so that a terminal is not silent; a notebook shows it."""
     timer = Timer(1.0, print, [f"{name}  {phase}"], {"flush": True})
     timer.daemon = True
-    if progress is not False:
+    if progress is not False and not Console(stderr=True).is_jupyter:
         timer.start()
     try:
         yield

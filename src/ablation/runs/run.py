@@ -25,10 +25,14 @@ Steps = Generator[None, None, Outcome]
 """A run that is taken step by step; its return value is its outcome."""
 
 
-def run(config: Config) -> Outcome:
-    """Train, go on with, or find done the run that `config` describes. Raises UserError for wrong input."""
+def run(config: Config, session: bool = False) -> Outcome:
+    """Train, go on with, or find done the run that `config` describes. Raises UserError for wrong input.
+
+    `session`: in a process that is not the run's own (Interrupts).
+    """
     stream = devices.own_stream(devices.pick_device(config.trainer.device))
-    with Interrupts(config.trainer.time_limit) as interrupts, stream, closing(stepwise(config, interrupts)) as steps:
+    interrupts = Interrupts(config.trainer.time_limit, session)
+    with interrupts, stream, closing(stepwise(config, interrupts)) as steps:
         return end_of(steps)
 
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ablation.config.schema import ROOT
+from ablation.config.schema import PACKAGE
 from ablation.errors import UserError
 
 LATER = "later: python src/dashboard.py sync (W&B), tensorboard"  # for whatever was not tracked
@@ -25,7 +25,7 @@ class Follower:
 
     def __init__(self, timeout: float) -> None:
         self.owner, self.timeout = os.getpid(), timeout
-        path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         own = {"PYTHONPATH": path, "WANDB__STATS_PID": str(self.owner), "WANDB_ERROR_REPORTING": "false"}
         own |= {"PYTHONIOENCODING": ":replace"}  # for a name that the terminal's encoding lacks
         environment = os.environ | own
