@@ -3,6 +3,7 @@
 Hydra imports all of this namespace at every start, `--help` included, so torch and submitit are imported only to train.
 """
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -17,21 +18,23 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ablation.config.command_line import check_sweep
+from ablation.config.compose import is_study
 from ablation.errors import UserError
-from ablation.launching.sweep import compose_job, sweep
+from ablation.launching.sweep import TRIALS, completed, compose_job, labelled, labels, sweep, trial
 
 # Parameters of launchers that must be positive whole numbers, and whether they may be null.
-POSITIVE = {"at_once": " or null", "processes": " or null", "threads": " or null", "runs_per_job": "", "poll_s": ""}
+POSITIVE = dict.fromkeys(("at_once", "processes", "threads", "max_failures"), " or null")
+POSITIVE |= {"runs_per_job": "", "poll_s": ""}
 
 
 class AblationSweeper(Sweeper):
     """Named by conf/hydra/sweeper/ablation.yaml, which explains the parameters."""
 
-    def __init__(self, params: Any, arms: Any) -> None:
-        self.params, self.arms = params, arms
+    def __init__(self, params: Any, arms: Any, zip: Any) -> None:
+        self.given = params, arms, zip
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.arguments, self.arms = check_sweep(self.params, self.arms)
+        self.arguments, self.arms = check_sweep(*self.given)
         launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
         self.start = partial(sweep, hydra_context.config_loader, config, launcher)
 
@@ -54,9 +57,24 @@ class AblationLauncher(Launcher):
             if (type(value) is not int or value < 1) and not (or_null and value is None):
                 raise UserError(f"hydra.launcher.{key}", value, f"must be a positive whole number{or_null}")
         self.loader, self.config = hydra_context.config_loader, config
+        choices, task = config.hydra.runtime.choices, list(config.hydra.overrides.task)
+        self.study = is_study(choices, config.data.validation)
+        if self.study:
+            config.tracker.group = config.tracker.group or choices.get("sweep") or choices["hydra/sweeper"]
+            folder = compose_job(self.loader, config, task).results_dir / "studies" / config.tracker.group
+            folder.mkdir(parents=True, exist_ok=True)
+            config.hydra.sweep.dir = str(folder)  # for the file of the optimiser's own
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Train the jobs; each returns its outcome, or None if its process was killed."""
-        configs = [compose_job(self.loader, self.config, overrides) for overrides in job_overrides]
+        """Train the jobs; each returns its outcome, or None if its process was killed; in a study see `trial`."""
+        jobs, began = [list(job) for job in job_overrides], time.time()
+        if self.study:
+            own = labels([list(self.config.hydra.overrides.task), *jobs])[1:]
+            group = f"tracker.group={self.config.tracker.group}"
+            jobs = [labelled([group, *job], label) for job, label in zip(jobs, own, strict=True)]
+        configs = [compose_job(self.loader, self.config, job) for job in jobs]
         outcomes = import_module(f"ablation.launching.{self.module}").train(configs, **self.parameters)
+        if self.study:
+            TRIALS.extend(zip(configs, found := completed(outcomes, configs, began), strict=True))
+            return [*map(trial, found)]
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=outcome) for outcome in outcomes]

@@ -17,6 +17,7 @@ from typing import Any
 
 from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
+from ablation.launching.sweep import left_out
 from ablation.program import make_unbreakable
 from ablation.runs.record.status import Outcome
 
@@ -41,23 +42,28 @@ def visible_gpus() -> list[str]:
     return re.findall(r"^GPU (\d+):", found.stdout, re.MULTILINE)
 
 
-def train(configs: Sequence[Config], processes: int | None, threads: int | None) -> list[Outcome | None]:
-    """Train the runs; None is the outcome of one whose process was killed."""
+def train(
+    configs: Sequence[Config], processes: int | None, threads: int | None, max_failures: int | None
+) -> list[Outcome | None]:
+    """Train the runs, and begin no other one after `max_failures`; None: its process was killed."""
     free = slots(processes, threads, len(os.sched_getaffinity(0)), visible_gpus())[: len(configs)]
     print(f"{len(configs)} jobs, {len(free)} at once, {free[0]['OMP_NUM_THREADS']} threads each", flush=True)
     outcomes: list[Outcome | None] = [None] * len(configs)
     waiting = deque(range(len(configs)))
     spawn = get_context("spawn")  # not fork: this process may have threads
     running: dict[Any, tuple[int, dict[str, str], BaseProcess]] = {}
+    ended: list[Outcome | None] = []
     leaving = False
     with Interrupts() as interrupts:
         while waiting or running:
+            left = left_out(ended, max_failures)
             if interrupts.reason and not leaving:
                 leaving = True
-                while waiting:
-                    outcomes[waiting.pop()] = Outcome("", None, "interrupted", f"{interrupts.reason}; not begun")
+                left = Outcome("", None, "interrupted", f"{interrupts.reason}; not begun")
                 for _, _, process in running.values():
                     process.terminate()
+            while waiting and left:
+                outcomes[waiting.pop()] = left
             while waiting and free:
                 index, slot = waiting.popleft(), free.pop(0)
                 receiver, sender = spawn.Pipe(duplex=False)
@@ -65,8 +71,8 @@ def train(configs: Sequence[Config], processes: int | None, threads: int | None)
                 process.start()
                 sender.close()  # the child has its own; the last one closed marks the end of what it sends
                 running[receiver] = (index, slot, process)
-            ended = connection.wait(list(running), timeout=0.5)  # seconds between two looks for a signal
-            for receiver in [one for one in running if one in ended]:
+            ready = connection.wait(list(running), timeout=0.5)  # seconds between two looks for a signal
+            for receiver in [one for one in running if one in ready]:
                 index, slot, process = running.pop(receiver)
                 with receiver, suppress(EOFError, OSError):  # it was killed
                     outcomes[index] = receiver.recv()
@@ -74,6 +80,7 @@ def train(configs: Sequence[Config], processes: int | None, threads: int | None)
                 if outcomes[index] is None:
                     print(f"{configs[index].name()}: its process ended with exit status {process.exitcode}", flush=True)
                 free.append(slot)
+                ended.append(outcomes[index])
     return outcomes
 
 
