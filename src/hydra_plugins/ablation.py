@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -17,7 +18,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from ablation.config.command_line import check_sweep
+from ablation.config.command_line import axis, check_sweep
 from ablation.config.compose import is_study
 from ablation.errors import UserError
 from ablation.launching.sweep import TRIALS, completed, compose_job, labelled, labels, sweep, trial
@@ -57,19 +58,21 @@ class AblationLauncher(Launcher):
             if (type(value) is not int or value < 1) and not (or_null and value is None):
                 raise UserError(f"hydra.launcher.{key}", value, f"must be a positive whole number{or_null}")
         self.loader, self.config = hydra_context.config_loader, config
-        choices, task = config.hydra.runtime.choices, list(config.hydra.overrides.task)
+        choices = config.hydra.runtime.choices
         self.study = is_study(choices, config.data.validation)
         if self.study:
+            given = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+            self.fixed = [override for one in given if not one.is_sweep_override() for override in axis(one)]
             config.tracker.group = config.tracker.group or choices.get("sweep") or choices["hydra/sweeper"]
-            folder = compose_job(self.loader, config, task).results_dir / "studies" / config.tracker.group
+            folder = compose_job(self.loader, config, self.fixed).results_dir / "studies" / config.tracker.group
             folder.mkdir(parents=True, exist_ok=True)
-            config.hydra.sweep.dir = str(folder)  # for the file of the optimiser's own
+            config.hydra.sweep.dir = str(folder)  # for the optimiser's own file
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train the jobs; each returns its outcome, or None if its process was killed; in a study see `trial`."""
         jobs, began = [list(job) for job in job_overrides], time.time()
         if self.study:
-            own = labels([list(self.config.hydra.overrides.task), *jobs])[1:]
+            own = labels([self.fixed, *jobs])[1:]
             group = f"tracker.group={self.config.tracker.group}"
             jobs = [labelled([group, *job], label) for job, label in zip(jobs, own, strict=True)]
         configs = [compose_job(self.loader, self.config, job) for job in jobs]
