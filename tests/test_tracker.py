@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import runs
+import yaml
 from filelock import FileLock
 from wandb_server import Run, WandbServer, serving
 
@@ -402,3 +403,21 @@ def test_what_killed_programs_left_is_removed(tmp_path: Path, monkeypatch: pytes
         os.utime(tmp_path / f"ablation-spool-{owner}-{name}", times=(time.time() - age,) * 2)
     tracker.remove_old_spools()
     assert {path.name.split("-")[-1] for path in tmp_path.iterdir()} == {"new", "alive"}
+
+
+@pytest.mark.slow
+def test_an_agent_of_wandbs_own_sweep_trains(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/wandb_sweep.yaml with a small network: what W&B minimises arrives under the id that the agent was given."""
+    config = yaml.safe_load((SOURCE.parent / "docs" / "wandb_sweep.yaml").read_text())
+    config["command"] += [*runs.SMALL[:-1], f"results={tmp_path}", "tracker.timeout=20"]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    for arguments in (["sweep", str(tmp_path / "sweep.yaml")], ["agent", "--count", "1", "me/ablation/sweep"]):
+        subprocess.run([sys.executable, "-m", "wandb", *arguments], cwd=SOURCE.parent, check=True, timeout=300)
+    record = json.loads((runs.folder_of(tmp_path) / "record.json").read_text())
+    assert record["config"]["optimizer"]["lr"] == config["parameters"]["optimizer.lr"]["max"]
+    assert server.runs["trial"].state == "finished"
+    assert server.runs["trial"].summary[config["metric"]["name"]] == record["metrics"]["val_error"]
