@@ -121,6 +121,14 @@ def test_a_signal_is_passed_on_and_what_has_not_begun_is_left(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_no_process_is_started_after_a_failure(tmp_path: Path) -> None:
+    failing = ("optimizer.lr=1e38", "seed=0,1,2", "schedule.steps=5")
+    sweep = multirun(tmp_path, *PROCESSES, *failing, "hydra.launcher.processes=1", "hydra.launcher.max_failures=1")
+    shown = sweep.communicate(timeout=180)[0]
+    assert (sweep.returncode, "2 not started, 1 failed" in shown) == (1, True), shown
+
+
+@pytest.mark.slow
 def test_the_jobs_end_with_their_parent(tmp_path: Path) -> None:
     sweep = multirun(tmp_path, *PROCESSES, "schedule.steps=5000", "hydra.launcher.processes=1", "seed=0,1")
     until_it_trains(tmp_path, "seed: 0")
@@ -193,6 +201,23 @@ def test_how_a_job_ended_is_read_from_the_queue(
         return looks[count - 1]
 
     assert list(ends(jobs, look, lambda: count < len(looks))) == expected  # type: ignore[arg-type]
+
+
+def test_what_waits_in_slurms_queue_is_cancelled_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit", reason="needs the extra slurm")
+    from ablation.launching import slurm
+
+    jobs = [SimpleNamespace(job_id=f"1_{i}", paths=SimpleNamespace(folder=Path("logs/x"))) for i in range(3)]
+    commands: list[list[str]] = []
+    ended = [(1, None), (2, "CANCELLED"), (0, None)]
+    states = {"1_0": "done", "1_1": "failed"}
+    monkeypatch.setattr(slurm, "submit", lambda *_: jobs)
+    monkeypatch.setattr(slurm, "ends", lambda *_: iter(ended))
+    monkeypatch.setattr(slurm, "collect", lambda job, _: [Outcome("run", None, states[job.job_id])])
+    monkeypatch.setattr(subprocess, "run", commands.append)
+    outcomes = slurm.train([None] * 3, runs_per_job=1, poll_s=1, max_failures=1)  # type: ignore[list-item]
+    assert [outcome and outcome.state for outcome in outcomes] == ["done", "failed", "not started"]
+    assert commands == [["scancel", "--state=PENDING", "1"]]
 
 
 class TestTheWorkOfASlurmJob:
