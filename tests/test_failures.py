@@ -174,7 +174,7 @@ def test_an_error_that_a_signal_causes_in_a_step_is_no_failure(tmp_path: Path, m
 def test_trying_a_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """trainer=debug: three steps whatever is asked for, twice, apart from the real runs; an error shows its traceback."""
+    """trainer=debug: three steps whatever is asked for, apart from the real runs; an error shows its traceback."""
     debug = (*runs.SMALL, "schedule.steps=4000", f"results={tmp_path}", "trainer=debug", "tracker=online")
     for _ in range(2):
         assert runs.in_process(monkeypatch, *debug) == 0
