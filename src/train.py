@@ -15,7 +15,7 @@ def main() -> None:
 
     from ablation.config.command_line import check_arguments
     from ablation.config.compose import check_files
-    from ablation.launching.sweep import job
+    from ablation.launching.sweep import job, summarized
 
     @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
     def train(composed: Any) -> object:
@@ -24,7 +24,8 @@ def main() -> None:
     if sys.argv[1:] == ["--check"]:
         sys.exit(check_files())
     check_arguments()
-    train()
+    with summarized():
+        train()
 
 
 if __name__ == "__main__":

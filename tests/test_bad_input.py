@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import runs
 import torch
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
@@ -177,7 +178,8 @@ FILES = [
     ("sweep", SWEEP % b"params: {model.dept: 20}", "model.dept=", "did you mean depth?"),
     ("sweep", SWEEP % b"params: {model.depth: '20,21'}", "model.depth=21", "6n + 2"),
     ("sweep", SWEEP % b"params: {sweep: short}", "sweep=short", "cannot differ between the jobs"),
-    ("sweep", SWEEP % b"parms: {seed: 1}", "hydra.sweeper.parms", "allowed: arms, params"),
+    ("sweep", SWEEP % b"parms: {seed: 1}", "hydra.sweeper.parms", "allowed: arms, params, zip"),
+    ("sweep", SWEEP % b"zip: {seed: '0,1', model.depth: '8,14,20'}", "hydra.sweeper.zip=", "as many values"),
     ("optimizer", SGD + b"fused: 3\n", "optimizer.fused=3", "true or false or null"),
     *(("optimizer", SGD.replace(b"torch.optim.SGD", target), "optimizer._target_=" + target.decode(), "cannot be used")
       for target in (b"5", b"torch.optim", b"torch.__version__", b"torch.optimm.SGD", b"my_optimzers.SGD")),
@@ -250,18 +252,22 @@ def test_trying_leaves_the_random_state_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_check_names_each_broken_file(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    used = (
-        conf / "config.yaml"
-    ).read_text() + "sweep: quickstart, data: digits, schedule: onecycle, augmentation: none"
+def test_check_names_each_broken_file(
+    conf: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep whose optimiser is not installed is named too, but is not wrong."""
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["sweeper"], "optuna.yaml", raising=False)
+    used = (conf / "config.yaml").read_text() + "sweep: quickstart, sweep: tuning, data: digits"
+    used += "schedule: onecycle, augmentation: none, model: plain56"
     for path in conf.glob("*/*.yaml"):
         if f"{path.parent.name}: {path.stem}" not in used:
             path.unlink()
     assert compose.check_files() == 0
+    assert capsys.readouterr().err.startswith(f"{conf}/sweep/tuning.yaml: hydra/sweeper=optuna: is not installed")
     for name in ("model/bad.yaml", "sweep/bad.yaml"):
         (conf / name).write_text("depth: 21\n")
     assert compose.check_files() == 2
-    first, second = capsys.readouterr().err.splitlines()
+    first, second, _ = capsys.readouterr().err.splitlines()
     assert first.startswith(f"{conf}/model/bad.yaml: model.depth=21: must be 6n + 2")
     assert second.startswith(f"{conf}/sweep/bad.yaml: sweep=")
 

@@ -171,6 +171,20 @@ def test_an_error_that_a_signal_causes_in_a_step_is_no_failure(tmp_path: Path, m
     assert runs.finish(runs.small(tmp_path)).exit_status == 0
 
 
+def test_trying_a_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """trainer=debug: three steps whatever is asked for, apart from the real runs; an error shows its traceback."""
+    debug = (*runs.SMALL, "schedule.steps=4000", f"results={tmp_path}", "trainer=debug", "tracker=online")
+    for _ in range(2):
+        assert runs.in_process(monkeypatch, *debug) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["debug"]
+    assert [row["step"] for row in runs.rows_of(runs.folder_of(tmp_path / "debug"))] == [3]
+    assert "Traceback" not in capsys.readouterr().err
+    assert runs.in_process(monkeypatch, *debug, "optimizer.lr=1e38") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_a_signal_in_a_job_reaches_the_sweep() -> None:
     with Interrupts() as sweep:
         with Interrupts() as job:

@@ -93,6 +93,13 @@ def test_a_failure_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "out of memory" in (outcomes[2].folder / "traceback.txt").read_text()
 
 
+def test_after_too_many_failures_no_other_run_is_begun(tmp_path: Path) -> None:
+    rates = ("0.1", "1e38", "0.1", "1e38", "0.1")
+    configs = [small(tmp_path, f"seed={i}", f"optimizer.lr={rate}") for i, rate in enumerate(rates)]
+    states = [outcome.state for outcome in gang.train(configs, at_once=1, max_failures=2)]
+    assert states == ["done", "failed", "done", "failed", "not started"]
+
+
 def test_a_run_that_is_far_ahead_waits_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
     real = Training.take_step

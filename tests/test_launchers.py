@@ -195,6 +195,23 @@ def test_how_a_job_ended_is_read_from_the_queue(
     assert list(ends(jobs, look, lambda: count < len(looks))) == expected  # type: ignore[arg-type]
 
 
+def test_what_waits_in_slurms_queue_is_cancelled_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit", reason="needs the extra slurm")
+    from ablation.launching import slurm
+
+    jobs = [SimpleNamespace(job_id=f"1_{i}", paths=SimpleNamespace(folder=Path("logs/x"))) for i in range(3)]
+    commands: list[list[str]] = []
+    ended = [(1, None), (2, "CANCELLED"), (0, None)]
+    states = {"1_0": "done", "1_1": "failed"}
+    monkeypatch.setattr(slurm, "submit", lambda *_: jobs)
+    monkeypatch.setattr(slurm, "ends", lambda *_: iter(ended))
+    monkeypatch.setattr(slurm, "collect", lambda job, _: [Outcome("run", None, states[job.job_id])])
+    monkeypatch.setattr(subprocess, "run", commands.append)
+    outcomes = slurm.train([None] * 3, runs_per_job=1, poll_s=1, max_failures=1)  # type: ignore[list-item]
+    assert [outcome and outcome.state for outcome in outcomes] == ["done", "failed", "not started"]
+    assert commands == [["scancel", "--state=PENDING", "1"]]
+
+
 class TestTheWorkOfASlurmJob:
     """What a job on its node returns for a made-up run."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import runs
+import yaml
 from filelock import FileLock
 from wandb_server import Run, WandbServer, serving
 
@@ -427,3 +428,21 @@ def test_tensorboard_that_is_not_installed_is_one_line(tmp_path: Path, monkeypat
     with pytest.raises(UserError, match="tracker=tensorboard: is not installed"):
         runs.finish(runs.small(tmp_path, "tracker=tensorboard"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_an_agent_of_wandbs_own_sweep_trains(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/wandb_sweep.yaml with a small network: what W&B minimises arrives under the id that the agent was given."""
+    config = yaml.safe_load((SOURCE.parent / "docs" / "wandb_sweep.yaml").read_text())
+    config["command"] += [*runs.SMALL[:-1], f"results={tmp_path}", "tracker.timeout=20"]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    for arguments in (["sweep", str(tmp_path / "sweep.yaml")], ["agent", "--count", "1", "me/ablation/sweep"]):
+        subprocess.run([sys.executable, "-m", "wandb", *arguments], cwd=SOURCE.parent, check=True, timeout=300)
+    record = json.loads((runs.folder_of(tmp_path) / "record.json").read_text())
+    assert record["config"]["optimizer"]["lr"] == config["parameters"]["optimizer.lr"]["max"]
+    assert server.runs["trial"].state == "finished"
+    assert server.runs["trial"].summary[config["metric"]["name"]] == record["metrics"]["val_error"]

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import yaml
 
 from ablation.tracking import tracker
 
@@ -30,6 +31,7 @@ CONSTANT: dict[str, Any] = {
     "ServerFeaturesQuery": {"serverInfo": {"features": []}},
     "OrganizationCoreWeaveOrganizationID": {"entity": {"organization": None}},
     "ArtifactType": {"project": {"artifact": None}},
+    "CreateAgent": {"createAgent": {"agent": {"id": "agent"}}},
 }
 """GraphQL operation -> its data, where that is always the same."""
 
@@ -90,6 +92,7 @@ class WandbServer(ThreadingHTTPServer):
         self.views: dict[str, dict[str, Any]] = {}
         self.artifacts: dict[str, str] = {}
         self.operations: list[str] = []
+        self.sweep = ""  # the YAML of the sweep that there is
         self.unknown: list[str] = []
         self.fault: str | None = None
         self.released = threading.Event()
@@ -176,6 +179,22 @@ class WandbServer(ThreadingHTTPServer):
         self.artifacts[f"{name}:{given['digest']}"] = name
         artifact = {"id": name, "state": "COMMITTED", "artifactSequence": {"id": "s", "latestArtifact": None}}
         return {"createArtifact": {"artifact": artifact}}
+
+    def on_UpsertSweep(self, given: dict[str, Any]) -> Any:
+        self.sweep = given["config"]
+        project = {"id": "p", "name": given["projectName"], "entity": {"id": "e", "name": "me"}}
+        return {"upsertSweep": {"sweep": {"name": "sweep", "project": project}, "configValidationWarnings": []}}
+
+    def on_SweepWithRuns(self, given: dict[str, Any]) -> Any:
+        return {"project": {"sweep": {"config": self.sweep, "runs": {"edges": []}}}}
+
+    def on_Heartbeat(self, given: dict[str, Any]) -> Any:
+        """The first one is told to start the run "trial", with the greatest value of each parameter."""
+        config = yaml.safe_load(self.sweep)
+        values = {key: {"value": values["max"]} for key, values in config["parameters"].items()}
+        command = {"type": "run", "run_id": "trial", "program": config["program"], "args": values}
+        commands = [] if self.operations.count("Heartbeat") > 1 else [command]
+        return {"agentHeartbeat": {"agent": {"id": given["id"]}, "commands": json.dumps(commands)}}
 
     def on_View(self, given: dict[str, Any]) -> Any:
         found = [view for view in self.views.values() if view["name"] == given["viewName"]]

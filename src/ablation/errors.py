@@ -23,12 +23,12 @@ class UserError(Exception):
         text = f"{self.key}={as_typed(self.value)}: {self.allowed}"
         return " ".join(printable(text).split())  # one line, whatever the value holds
 
+    def _render_traceback_(self) -> list[str]:  # what IPython shows in a notebook: the one line
+        return [f"UserError: {self}"]
+
 
 def as_typed(value: Any) -> str:
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
-
-    def _render_traceback_(self) -> list[str]:  # what IPython shows in a notebook: the one line
-        return [f"UserError: {self}"]
 
 
 def printable(text: object) -> str:

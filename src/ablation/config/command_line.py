@@ -4,6 +4,7 @@
 others over several lines. `translate` says what composing found.
 """
 
+import itertools
 import os
 import sys
 import traceback
@@ -14,7 +15,7 @@ from typing import Any, get_type_hints
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException
 
@@ -23,6 +24,8 @@ from ablation.errors import UserError, first_line, no_such
 from ablation.program import Parser, check_output, fail, make_unbreakable, spin_briefly
 
 UNUSED = ("hydra.run", "hydra.sweep.", "hydra.output_subdir", "hydra.job.chdir", "hydra.job.env_copy")
+MOST_JOBS = 10_000  # of a sweep
+NOT_INSTALLED = "is not installed: pip install -e '.[optuna]'"
 # The types of the schema's single values, as a message names them.
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list[float]: "a list of numbers"}
 IN_WORDS: dict[Any, str] = WORDS | {kind | None: f"{words} or null" for kind, words in WORDS.items()}
@@ -77,19 +80,40 @@ def check_overrides(arguments: Sequence[str], multirun: bool = True, job: bool =
             raise UserError(key, text, problem)
 
 
-def check_sweep(params: Any, arms: Any) -> tuple[list[str], list[list[str]]]:
-    """A sweeper's `params`, as overrides, and its `arms`. Raises UserError for the first that is wrong."""
-    params, arms = params or {}, arms or [[]]
-    if not isinstance(params, Mapping):
-        raise UserError("hydra.sweeper.params", params, "must be a mapping such as {model.depth: '20,32'}")
+def check_sweep(params: Any, arms: Any, zipped: Any) -> tuple[list[str], list[list[str]]]:
+    """A sweeper's `params`, as overrides, and its `arms` with each place of the axes `zipped`. Raises UserError."""
+    arguments, together, arms = axes_of("params", params), axes_of("zip", zipped), arms or [[]]
     lists = [list(arm) for arm in arms if isinstance(arm, Sequence)] if isinstance(arms, Sequence) else []
     if lists != arms or not all(isinstance(override, str) for arm in lists for override in arm):
         raise UserError("hydra.sweeper.arms", arms, "must be a list of lists of overrides such as [[seed=1]]")
-    arguments = [f"{key}={value}" for key, value in params.items()]
-    check_overrides(arguments, job=True)
     for arm in lists:
         check_overrides(arm, multirun=False, job=True)
-    return arguments, lists
+    axes = [axis(one) for one in OverridesParser.create().parse_overrides(together)]
+    if len({len(values) for values in axes}) > 1:
+        raise UserError("hydra.sweeper.zip", zipped, "must have as many values for each key")
+    places = list(zip(*axes, strict=True)) if axes else [()]
+    return arguments, [[*arm, *place] for place in places for arm in lists]
+
+
+def axes_of(name: str, given: Any) -> list[str]:
+    """A mapping that a sweeper was given as overrides. Raises UserError."""
+    if not isinstance(given or {}, Mapping):
+        raise UserError(f"hydra.sweeper.{name}", given, "must be a mapping such as {model.depth: '20,32'}")
+    arguments = [f"{key}={value}" for key, value in (given or {}).items()]
+    check_overrides(arguments, job=True)
+    return arguments
+
+
+def axis(override: Override, study: bool = False) -> list[str]:
+    """The values of one argument, each as an override of its own; in a `study` the two ends of an interval."""
+    key, value = override.get_key_element(), override.value()
+    if study and isinstance(value, IntervalSweep):
+        return [f"{key}={value.start}", f"{key}={value.end}"]
+    if not override.is_sweep_override():
+        return [f"{key}={override.get_value_element_as_str()}"]
+    if not override.is_discrete_sweep():
+        raise UserError(key, override.get_value_string(), "has no values to list; allowed: a,b or choice() or range()")
+    return [f"{key}={value}" for value in itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1)]
 
 
 def mistake(override: Override, multirun: bool) -> str | None:
@@ -126,9 +150,10 @@ def type_of(key: str) -> Any:
 
 def is_hydras(error: BaseException) -> bool:
     """Whether Hydra or OmegaConf raised it, or what they called, and not this project's code: the input is wrong."""
-    names = [str(f.f_globals.get("__name__")).partition(".")[0] for f, _ in traceback.walk_tb(error.__traceback__)]
-    last = [name for name in names if name in ("ablation", "hydra_plugins", "hydra", "omegaconf")][-1:]
-    return last in (["hydra"], ["omegaconf"])
+    names = [str(f.f_globals.get("__name__")) for f, _ in traceback.walk_tb(error.__traceback__)]
+    names = [name.removeprefix("hydra_plugins.").partition(".")[0] for name in names]
+    last = [name for name in names if name.startswith(("ablation", "hydra", "omegaconf"))][-1:]
+    return last not in ([], ["ablation"])
 
 
 def translate(error: BaseException, given: Sequence[str] | None = None) -> UserError:
@@ -148,6 +173,7 @@ def translate(error: BaseException, given: Sequence[str] | None = None) -> UserE
         if isinstance(link, MissingConfigException) and link.options is not None:
             group, _, name = str(link.missing_cfg_file).rpartition("/")
             found = no_such("choice", group, name, link.options)
+            found = UserError(group, name, NOT_INSTALLED) if (group, name) == ("hydra/sweeper", "optuna") else found
         elif isinstance(link, OmegaConfBaseException) and link.full_key:
             found = about_key(link, given)
         if found:

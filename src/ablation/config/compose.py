@@ -1,11 +1,10 @@
 """From `conf/`, Hydra or a record to a checked `Config`: each field's own rules hold, and those between fields."""
 
-import itertools
 import json
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import NoneType
 from typing import Any, get_args
@@ -14,11 +13,10 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from ablation.config import targets
-from ablation.config.command_line import check_overrides, check_sweep, is_hydras, translate
+from ablation.config.command_line import NOT_INSTALLED, axis, check_overrides, check_sweep, is_hydras, translate
 from ablation.config.identity import SCHEMA, is_number
 from ablation.config.schema import CONF, OPEN_GROUPS, SWEEPS, TRAINING_IMAGES, Config, Rule, one_of
 from ablation.config.targets import check_arguments, check_member, source_of
@@ -32,7 +30,9 @@ OPTIMIZER_RULES = {  # of the keys that the members of the open group `optimizer
     "weight_decay_scope": one_of("all", "weights", "convolutions"),
 }
 
-MOST_JOBS = 10_000  # of a sweep
+DEBUG_STEPS = 3  # of a run with trainer=debug
+LISTERS = ("ablation", "basic", "list")  # sweepers that list their jobs; any other one is an optimiser
+LISTS = ("params", "arms", "zip")  # what this project's own sweeper takes
 
 ConfigStore.instance().store(name="schema", node=Config)  # the first entry of conf/config.yaml's defaults list
 if not (CONF / "sweep").is_dir():  # a link to sweeps/, in place of which Windows has a file
@@ -64,6 +64,10 @@ def from_hydra(composed: DictConfig, **members: Any) -> Config:
     container = OmegaConf.to_container(composed)
     assert isinstance(container, dict)
     config = typed(container | own)
+    if config.trainer.debug:  # whatever an experiment, a sweep or the command line says
+        config.schedule.steps = min(config.schedule.steps, DEBUG_STEPS)
+        config.trainer.strict = config.overwrite = True
+        config.tracker.mode, config.results = "disabled", str(config.results_dir / "debug")
     check(config)
     for group, node in (("shortcut", config.shortcut), ("optimizer", config.optimizer)):
         top = str(node["_target_"]).partition(".")[0]
@@ -129,26 +133,26 @@ def check_fields(node: Any, prefix: str = "") -> None:
                 raise UserError(key, value, rule.allowed + (" or null" if NoneType in get_args(entry.type) else ""))
 
 
-def axis(override: Override) -> list[str]:
-    """The values of one argument, each as an override of its own."""
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        return [f"{key}={override.get_value_element_as_str()}"]
-    if not override.is_discrete_sweep():
-        raise UserError(key, override.get_value_string(), "has no values to list; allowed: a,b or choice() or range()")
-    return [f"{key}={value}" for value in itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1)]
+def is_study(choices: Mapping[str, Any], validation: int) -> bool:
+    """Whether an optimiser chooses the jobs, by Hydra's `choices`. Raises UserError if no images are held out."""
+    name = choices["hydra/sweeper"]
+    if name not in LISTERS and validation == 0:
+        allowed = f"must be positive: hydra/sweeper={name} looks for the least validation error"
+        raise UserError("data.validation", 0, allowed)
+    return name not in LISTERS
 
 
 def check_files() -> int:
     """Print a line for each file of conf/ and sweeps/ that is wrong; the exit status, 0 or 2."""
-    paths, wrong = sorted([*CONF.glob("*/*.yaml"), *CONF.glob("hydra/*/*.yaml")]), 0
+    paths, right, wrong = sorted([*CONF.glob("*/*.yaml"), *CONF.glob("hydra/*/*.yaml")]), 0, 0
     for path in paths:
         try:
             check_file(str(path.parent.relative_to(CONF)), path.stem)
+            right += 1
         except Exception as error:  # as composing raises it
-            print(f"{path}: {translate(error)}", file=sys.stderr, flush=True)
-            wrong += 1
-    print(f"{len(paths) - wrong} of {len(paths)} files are right")
+            print(f"{path}: {(found := translate(error))}", file=sys.stderr, flush=True)
+            wrong += found.allowed != NOT_INSTALLED
+    print(f"{right} of {len(paths)} files are right")
     return 2 if wrong else 0
 
 
@@ -158,10 +162,12 @@ def check_file(group: str, name: str) -> None:
     axes: list[list[list[str]]] = [[[]]]
     if group == "sweep":
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            sweeper = hydra.compose("config", [choice], return_hydra_config=True).hydra.sweeper
-        for key in set(sweeper) - {"_target_", "params", "arms"}:
-            raise no_such("key", f"hydra.sweeper.{key}", sweeper[key], ("params", "arms"))
-        params, arms = check_sweep(sweeper.params, sweeper.arms)
-        axes = [arms, *([[value] for value in axis(one)] for one in OverridesParser.create().parse_overrides(params))]
+            composed = hydra.compose("config", [choice], return_hydra_config=True)
+        study = is_study(composed.hydra.runtime.choices, composed.data.validation)
+        sweeper = composed.hydra.sweeper
+        for key in () if study else set(sweeper) - {"_target_", *LISTS}:
+            raise no_such("key", f"hydra.sweeper.{key}", sweeper[key], LISTS)
+        params, arms = check_sweep(*(sweeper.get(key) for key in LISTS))
+        axes = [arms, *([[v] for v in axis(one, study)] for one in OverridesParser.create().parse_overrides(params))]
     for index in range(max(map(len, axes))):
         compose([choice, *(override for values in axes for override in values[index % len(values)])])

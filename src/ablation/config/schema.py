@@ -134,6 +134,7 @@ class Trainer:
     fused: bool | None = None  # batch norm, sum and ReLU as one operation; null: on CUDA, where the kernels work
     deterministic: bool = False  # the same bits each time, more slowly
     strict: bool = False  # kernels or a CUDA graph that fail end the run; else it goes on without, and a line says why
+    debug: bool = False  # three steps, one evaluation and no tracker, strict, in results/debug: to try a configuration
     evaluate_every: int | None = value(None, POSITIVE)  # steps between evaluations (history rows); null: once an epoch
     checkpoint_every: int = value(2000, POSITIVE)  # steps
     time_limit: float | None = value(None, POSITIVE)

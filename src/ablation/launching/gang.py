@@ -16,7 +16,7 @@ import torch
 from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
-from ablation.launching.sweep import not_begun
+from ablation.launching.sweep import left_out, not_begun
 from ablation.runs.record.status import Outcome
 from ablation.runs.run import Steps, stepwise
 from ablation.training import devices
@@ -36,11 +36,11 @@ class Member:
     stream: AbstractContextManager[object]
 
 
-def train(configs: Sequence[Config], at_once: int | None) -> list[Outcome]:
+def train(configs: Sequence[Config], at_once: int | None, max_failures: int | None = None) -> list[Outcome]:
     """Train the runs, at most `at_once` on each device (None: as the device and its memory allow)."""
     limits = [config.trainer.time_limit for config in configs if config.trainer.time_limit is not None]
     with Interrupts(min(limits, default=None)) as interrupts:
-        return Gang(configs, at_once, interrupts).train()
+        return Gang(configs, at_once, interrupts).train(max_failures)
 
 
 class Gang:
@@ -52,13 +52,17 @@ class Gang:
         self.members: list[Member] = []
         self.outcomes: dict[int, Outcome] = {}
 
-    def train(self) -> list[Outcome]:
+    def train(self, max_failures: int | None) -> list[Outcome]:
         """Take steps of the runs in turn until all have ended; their outcomes in the order of `configs`."""
         rounds = 0
         try:
             while self.waiting or self.members:
                 if self.waiting and (rounds % ROUNDS_BETWEEN_STARTS == 0 or not self.members):
-                    self.start_one()
+                    if left := left_out(self.outcomes.values(), max_failures):
+                        self.outcomes |= {index: left for index, _ in self.waiting}
+                        self.waiting.clear()
+                    else:
+                        self.start_one()
                 for member in list(self.members):
                     self.take_step(member)
                 rounds += 1

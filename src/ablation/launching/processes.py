@@ -17,6 +17,7 @@ from typing import Any
 
 from ablation.config.schema import Config
 from ablation.interrupts import Interrupts
+from ablation.launching.sweep import left_out
 from ablation.program import make_unbreakable
 from ablation.runs.record.status import Outcome
 
@@ -41,8 +42,10 @@ def visible_gpus() -> list[str]:
     return re.findall(r"^GPU (\d+):", found.stdout, re.MULTILINE)
 
 
-def train(configs: Sequence[Config], processes: int | None, threads: int | None) -> list[Outcome | None]:
-    """Train the runs; None is the outcome of one whose process was killed."""
+def train(
+    configs: Sequence[Config], processes: int | None, threads: int | None, max_failures: int | None
+) -> list[Outcome | None]:
+    """Train the runs, and begin no other one after `max_failures`; None: its process was killed."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     free = slots(processes, threads, cores, visible_gpus())[: len(configs)]
     print(f"{len(configs)} jobs, {len(free)} at once, {free[0]['OMP_NUM_THREADS']} threads each", flush=True)
@@ -50,16 +53,19 @@ def train(configs: Sequence[Config], processes: int | None, threads: int | None)
     waiting = deque(range(len(configs)))
     spawn = get_context("spawn")  # not fork: this process may have threads
     running: dict[Any, tuple[int, dict[str, str], BaseProcess]] = {}
+    ended: list[Outcome | None] = []
     leaving = False
     with Interrupts() as interrupts:
         while waiting or running:
+            left = left_out(ended, max_failures)
             if interrupts.reason and not leaving:
                 leaving = True
-                while waiting:
-                    outcomes[waiting.pop()] = Outcome("", None, "interrupted", f"{interrupts.reason}; not begun")
+                left = Outcome("", None, "interrupted", f"{interrupts.reason}; not begun")
                 for pipe in running:
                     with suppress(OSError):  # it has ended
                         pipe.send("leave")
+            while waiting and left:
+                outcomes[waiting.pop()] = left
             while waiting and free:
                 index, slot = waiting.popleft(), free.pop(0)
                 pipe, childs = spawn.Pipe()
@@ -67,8 +73,8 @@ def train(configs: Sequence[Config], processes: int | None, threads: int | None)
                 process.start()
                 childs.close()  # the child has its own; the last one closed marks the end of what it sends
                 running[pipe] = (index, slot, process)
-            ended = connection.wait(list(running), timeout=0.5)  # seconds between two looks for a signal
-            for pipe in [one for one in running if one in ended]:
+            ready = connection.wait(list(running), timeout=0.5)  # seconds between two looks for a signal
+            for pipe in [one for one in running if one in ready]:
                 index, slot, process = running.pop(pipe)
                 with pipe:  # closed only when the process has ended, to which that would mean that it is to leave
                     with suppress(EOFError, OSError):  # it was killed
@@ -77,6 +83,7 @@ def train(configs: Sequence[Config], processes: int | None, threads: int | None)
                 if outcomes[index] is None:
                     print(f"{configs[index].name()}: its process ended with exit status {process.exitcode}", flush=True)
                 free.append(slot)
+                ended.append(outcomes[index])
     return outcomes
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from ablation.config.schema import PACKAGE, Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
+from ablation.launching.sweep import left_out
 from ablation.runs.record.status import Outcome
 
 try:
@@ -46,6 +47,7 @@ RETRIES, RETRY_S = 9, 20
 
 def train(configs: Sequence[Config], runs_per_job: int, poll_s: int, **options: Any) -> list[Outcome | None]:
     """Submit the runs with submitit's `options` and wait; None for a run whose job left no result. Raises UserError."""
+    max_failures, left = options.pop("max_failures"), None
     batches = [list(configs[at : at + runs_per_job]) for at in range(0, len(configs), runs_per_job)]
     jobs = submit(batches, options)
     logs = jobs[0].paths.folder.parent
@@ -53,12 +55,17 @@ def train(configs: Sequence[Config], runs_per_job: int, poll_s: int, **options: 
     queued = Outcome("", logs, "interrupted", "its Slurm job goes on; the same command finds what it did")
     refused = Outcome("", None, "interrupted", "Slurm did not take its job; the same command submits it")
     outcomes: list[Outcome | None] = [queued if i < len(jobs) * runs_per_job else refused for i in range(len(configs))]
+    arrays = sorted({job.job_id.split("_")[0] for job in jobs})
+    ended: list[Outcome | None] = []
     with Interrupts() as interrupts:
         for index, state in ends(jobs, queue, lambda: pause(poll_s, interrupts)):
-            own = slice(index * runs_per_job, (index + 1) * runs_per_job)
-            outcomes[own] = collect(jobs[index], state) or [None] * len(batches[index])
+            cancelled = left is not None and state in (UNLISTED, "CANCELLED")
+            found = [left] * len(batches[index]) if cancelled else collect(jobs[index], state)
+            outcomes[index * runs_per_job : (index + 1) * runs_per_job] = found or [None] * len(batches[index])
+            ended += found or [None]
+            if left is None and (left := left_out(ended, max_failures)):
+                subprocess.run(["scancel", "--state=PENDING", *arrays])
     if interrupts.reason:
-        arrays = sorted({job.job_id.split("_")[0] for job in jobs})
         print(f"the jobs are left in Slurm's queue; to end them: scancel {' '.join(arrays)}", flush=True)
     return outcomes
 

@@ -5,10 +5,12 @@ Hydra's own sweeper raises the first failed job's exception. Here each has an `O
 
 import itertools
 import math
+import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +19,7 @@ import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
@@ -25,7 +28,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from ablation.config import compose
-from ablation.config.command_line import translate
+from ablation.config.command_line import MOST_JOBS, axis, translate
 from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.interrupts import Interrupts
@@ -34,6 +37,12 @@ from ablation.runs.record import status
 from ablation.runs.record.files import read_json
 from ablation.runs.record.status import EXIT_STATUS, Outcome
 from ablation.tracking import tracker
+
+TRIALS: list[tuple[Config, Outcome]] = []  # what this program has done of a study, for the summary at its end
+
+
+class TrialFailed(Exception):
+    """A trial of a study has no validation error."""
 
 
 def job(composed: DictConfig) -> Outcome:
@@ -60,6 +69,14 @@ def not_begun(mistake: UserError) -> Outcome:
     return Outcome("", None, "failed", str(mistake))
 
 
+def left_out(outcomes: Iterable[Outcome | None], max_failures: int | None) -> Outcome | None:
+    """The outcome of the jobs not begun, if this many of the `outcomes` so far are of failed or killed ones."""
+    failures = sum(outcome is None or outcome.state == "failed" for outcome in outcomes)
+    if max_failures is None or failures < max_failures:
+        return None
+    return Outcome("", None, "not started", f"hydra.launcher.max_failures={max_failures} is reached")
+
+
 def sweep(
     loader: ConfigLoader, master: DictConfig, launcher: Launcher, arguments: list[str], arms: Sequence[list[str]]
 ) -> NoReturn:
@@ -69,11 +86,11 @@ def sweep(
     Raises UserError, before any job has started, for a mistake in any of them.
     """
     overrides = OverridesParser.create(loader).parse_overrides(arguments)
-    axes = {one.get_key_element(): compose.axis(one) for one in overrides}  # the last one for a key counts
+    axes = {one.get_key_element(): axis(one) for one in overrides}  # the last one for a key counts
     varied = [override.get_key_element() for override in overrides if override.is_sweep_override()]
     group = master.tracker.group or master.hydra.runtime.choices.get("sweep") or "-".join(["multirun", *varied])
-    if math.prod(map(len, axes.values())) * len(arms) > compose.MOST_JOBS:
-        raise UserError("command line", " ".join(arguments), f"a sweep has at most {compose.MOST_JOBS:,} jobs")
+    if math.prod(map(len, axes.values())) * len(arms) > MOST_JOBS:
+        raise UserError("command line", " ".join(arguments), f"a sweep has at most {MOST_JOBS:,} jobs")
     combinations = [[f"tracker.group={group}", *arm, *job] for job in itertools.product(*axes.values()) for arm in arms]
     if not combinations:
         raise UserError("command line", " ".join(arguments), "an axis of the sweep has no values")
@@ -83,12 +100,46 @@ def sweep(
         jobs.setdefault(config.identity(config.trainer.precision), (combination, config))
     if len(jobs) < len(combinations):  # a plain net has no shortcut to vary
         print(f"{len(combinations)} combinations are {len(jobs)} different runs")
-    outcomes = launch(launcher, [job for job, _ in jobs.values()], [config for _, config in jobs.values()])
-    show_summary(outcomes, [config.trainer.label or config.name() for _, config in jobs.values()])
-    if page := make_report(config.results_dir, [outcome.folder for outcome in outcomes if outcome.folder]):
-        rows = [{"run": o.name, "state": o.state, **errors(o), "message": o.message} for o in outcomes]
-        tracker.follow_sweep(group, page, rows, asdict(config.tracker), config.results_dir)
+    configs = [config for _, config in jobs.values()]
+    outcomes = launch(launcher, [job for job, _ in jobs.values()], configs)
+    finish(configs, outcomes)
     sys.exit(max(outcome.exit_status for outcome in outcomes))
+
+
+def finish(configs: Sequence[Config], outcomes: Sequence[Outcome]) -> None:
+    """Show what became of the jobs, make the report, and track the sweep."""
+    show_summary(outcomes, [config.trainer.label or config.name() for config in configs])
+    results, settings = configs[0].results_dir, configs[0].tracker
+    if page := make_report(results, [outcome.folder for outcome in outcomes if outcome.folder]):
+        rows = [{"run": o.name, "state": o.state, **errors(o), "message": o.message} for o in outcomes]
+        tracker.follow_sweep(str(settings.group), page, rows, asdict(settings), results)
+
+
+def trial(outcome: Outcome) -> JobReturn:
+    """What an optimiser, such as `hydra/sweeper=optuna`, reads of a trial of its study: the validation error.
+
+    One that has none raises TrialFailed when it is read, which ends the study unless the optimiser is told to go on
+    without (Optuna: max_failure_rate=1); an interrupted one ends it at once.
+    """
+    if outcome.state == "interrupted":
+        raise TrialFailed
+    try:
+        return JobReturn(status=JobStatus.COMPLETED, _return_value=float(outcome))
+    except TypeError:
+        return JobReturn(outcome.name, status=JobStatus.FAILED, _return_value=TrialFailed(outcome.message))
+
+
+@contextmanager
+def summarized() -> Iterator[None]:
+    """Around the program: a study ends as a sweep does, but a diverged trial is no reason for an exit status."""
+    with suppress(TrialFailed):  # the summary says which
+        try:
+            yield
+        finally:
+            if TRIALS:
+                finish([config for config, _ in TRIALS], [outcome for _, outcome in TRIALS])
+    if worst := max((outcome.exit_status for _, outcome in TRIALS if not outcome.diverged), default=0):
+        sys.exit(worst)
 
 
 def labels(combinations: Sequence[Sequence[str]]) -> list[str]:
@@ -102,6 +153,7 @@ def labels(combinations: Sequence[Sequence[str]]) -> list[str]:
 
 
 def labelled(combination: list[str], label: str) -> list[str]:
+    label = re.sub(r"\d+\.\d{5,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", label)  # an optimiser's numbers
     quoted = label.replace("\\", "\\\\").replace("'", "\\'")
     return [*combination, f"trainer.label='{quoted}'"] if label else combination
 
@@ -125,6 +177,11 @@ def launch(launcher: Launcher, jobs: list[list[str]], configs: list[Config]) -> 
         except Exception as error:  # a launcher of Hydra's raises what a job raised: the other runs count all the same
             print(f"the launcher stopped: {type(error).__name__}: {error}", file=sys.stderr)
             returned = [None] * len(jobs)
+    return completed(returned, configs, began)
+
+
+def completed(returned: Sequence[Outcome | None], configs: Sequence[Config], began: float) -> list[Outcome]:
+    """The outcomes with their names; those of killed processes from their runs' folders."""
     outcomes = [outcome or outcome_on_disk(config, began) for outcome, config in zip(returned, configs, strict=True)]
     return [replace(o, name=o.name or config.name()) for o, config in zip(outcomes, configs, strict=True)]
 
@@ -134,12 +191,10 @@ def outcome_on_disk(config: Config, began: float) -> Outcome:
     asked = config.trainer.precision
     for precision in ("bfloat16", "float32") if asked == "auto" else (asked,):
         folder = config.run_folder(precision)
-        try:
-            fresh = (folder / "status.json").stat().st_mtime >= began
-            own = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))["trainer"]["precision"] == asked
-        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # no such file, or a damaged one
-            continue
-        if fresh and own:
+        with suppress(OSError, TypeError, KeyError):  # no such file, or a damaged one
+            made = read_json(folder / "config.yaml", yaml.safe_load)["trainer"]["precision"]
+            if (folder / "status.json").stat().st_mtime < began or made != asked:
+                continue
             ended = status.read(folder) or {}
             if ended.get("status") not in EXIT_STATUS:
                 return Outcome(folder.name, folder, "interrupted", "its process was killed")

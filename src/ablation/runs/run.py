@@ -117,12 +117,14 @@ def skipped(folder: RunFolder, record: dict[str, Any]) -> Outcome:
 def failed(folder: RunFolder, step: int, error: Exception) -> Outcome:
     """Note the failure in the folder, and say where to look. Raises `error` again if it is a UserError."""
     write_traceback(folder, error)
+    if folder.debug:
+        traceback.print_exception(error)
     folder.status("failed", step, str(error))
     if isinstance(error, UserError):
         raise error
     message = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}".splitlines()[0]
     print(f"{folder.name}: failed: {message}; traceback in {folder.path / 'traceback.txt'}", flush=True)
-    return Outcome(folder.name, folder.path, "failed", message)
+    return Outcome(folder.name, folder.path, "failed", message, diverged=isinstance(error, Diverged))
 
 
 def write_traceback(folder: RunFolder, error: Exception) -> None:

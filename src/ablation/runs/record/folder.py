@@ -29,7 +29,7 @@ class RunFolder:
 
     def __init__(self, config: Config, precision: str) -> None:
         self.identity, self.path = config.identity(precision), config.run_folder(precision)
-        self.name, self.steps = self.path.name, config.schedule.steps
+        self.name, self.steps, self.debug = self.path.name, config.schedule.steps, config.trainer.debug
         self.label = config.trainer.label or self.name  # what it is called on the terminal
 
     def done(self) -> dict[str, Any] | None:

@@ -16,9 +16,10 @@ from ablation.errors import UserError
 from ablation.runs.record.files import cannot_write, read_json, write_json
 from ablation.runs.record.record import Text, fits
 
-State = Literal["done", "resumed", "skipped", "interrupted", "busy", "failed"]
+State = Literal["done", "resumed", "skipped", "not started", "failed", "busy", "interrupted"]
 
-EXIT_STATUS: dict[State, int] = {"done": 0, "resumed": 0, "skipped": 0, "failed": 1, "busy": 74, "interrupted": 75}
+EXIT_STATUS: dict[State, int] = {"done": 0, "resumed": 0, "skipped": 0, "not started": 0}
+EXIT_STATUS |= {"failed": 1, "busy": 74, "interrupted": 75}
 """By state; 75 is EX_TEMPFAIL of sysexits.h: not an error, start again to go on."""
 
 KINDS: dict[str, Any] = dict.fromkeys(("id", "status", "message", "host", "updated"), Text)
@@ -28,17 +29,23 @@ KINDS |= dict.fromkeys(("step", "steps", "pid"), int | None)
 
 @dataclass(frozen=True)
 class Outcome:
-    """`state`: "resumed" is a run that was finished by going on from a checkpoint, "skipped" was done before."""
+    """`state`: "resumed" was finished by going on from a checkpoint, "skipped" was done before, "not started" is what
+    is left of a sweep after too many failures. As a number it is the validation error in percent, if there is one.
+    """
 
     name: str
     folder: Path | None
     state: State
     message: str = ""
     metrics: dict[str, float | None] = field(default_factory=dict)
+    diverged: bool = False
 
     @property
     def exit_status(self) -> int:
         return EXIT_STATUS[self.state]
+
+    def __float__(self) -> float:
+        return 100.0 if self.diverged else float(self.metrics.get("val_error"))  # type: ignore[arg-type]  # TypeError
 
 
 def write(folder: Path, identity: str, status: str, step: int, steps: int, message: str = "") -> None:
