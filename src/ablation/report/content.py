@@ -8,9 +8,9 @@ from typing import Any, Literal
 import pandas as pd
 
 from ablation.report import paper
-from ablation.report.claims import Finding, study_findings
 from ablation.report.comparisons import Comparison, comparison_of, network
 from ablation.report.evidence import Evidence, now
+from ablation.report.findings import Finding, study_findings
 from ablation.report.rules import ENOUGH_SEEDS, MIN_SEEDS, VERDICTS, Verdict
 from ablation.report.studies import Cell, Keys, Setting, Study, studies, title_of
 from ablation.report.tables import NONE, comparison_table, main_table, recorded, verdict_on

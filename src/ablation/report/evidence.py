@@ -18,6 +18,7 @@ import yaml
 from ablation.config.identity import defining
 from ablation.errors import printable
 from ablation.runs.record import analysis, history, record, status
+from ablation.runs.record.files import read_json
 from ablation.runs.record.record import leaves
 
 MARKERS = ("record.json", "status.json", "history.jsonl", "config.yaml", analysis.FILE)
@@ -49,25 +50,26 @@ class Failed(NamedTuple):
 
 def read(paths: Sequence[Path]) -> Evidence:
     """Everything below `paths`; one that does not exist holds nothing."""
-    rows, unfinished, unreadable = [], [], []
+    rows, unfinished, unreadable, failed = [], [], [], []
     closed: list[OSError] = []
-    folders = run_folders(paths, closed.append)
-    for folder in folders:
-        path = folder / "record.json"
+    for folder in run_folders(paths, closed.append):
+        file = folder / "record.json"
+        if not file.exists():
+            state = status.read(folder)
+            unfinished.append(unfinished_row(folder, state or dict.fromkeys(status.KINDS)))
+            failed += failed_run(folder) if state and state["status"] == "failed" else []
+            continue
         try:
-            if path.exists():
-                rows.append(run_row(record.read(path), folder))
-                path = folder / analysis.FILE
-                rows[-1]["analyses"] = analysis.read(folder)
-            else:
-                unfinished.append(unfinished_row(folder))
+            row = run_row(record.read(file), folder)
+            rows.append(row)
+            file = folder / analysis.FILE
+            row["analyses"] = analysis.read(folder)
         except ValueError as error:
-            unreadable.append({"file": short(path), "reason": str(error)})
+            unreadable.append({"file": short(file), "reason": str(error)})
     unreadable += [{"file": short(Path(e.filename)), "reason": f"cannot be read: {e.strerror}"} for e in closed]
     runs, doubles = without_doubles(pd.DataFrame(rows, dtype=object))
     left = pd.DataFrame(unfinished, columns=["folder", "status", "progress", "last sign of life", "message"])
-    failed = tuple(filter(None, map(failed_run, folders)))
-    return Evidence(runs, left, pd.DataFrame(unreadable, columns=["file", "reason"]), doubles, failed)
+    return Evidence(runs, left, pd.DataFrame(unreadable, columns=["file", "reason"]), doubles, tuple(failed))
 
 
 def run_folders(paths: Sequence[Path], onerror: Callable[[OSError], None] | None = None) -> list[Path]:
@@ -110,24 +112,20 @@ def study_of(folder: Path) -> str:
     return printable(study[1]) if study else ""
 
 
-def failed_run(folder: Path) -> Failed | None:
-    """The run in the folder if it failed; None for any other, and if its configuration cannot be read."""
-    path = folder / "config.yaml"
-    if (folder / "record.json").exists() or (status.read(folder) or {}).get("status") != "failed" or not path.is_file():
-        return None
+def failed_run(folder: Path) -> list[Failed]:
+    """The failed run in the folder; [] if its configuration cannot be used."""
+    config = read_json(folder / "config.yaml", yaml.safe_load)
     try:
-        config = yaml.safe_load(path.read_text())
-        return Failed(study_of(folder), int(config["seed"]), cell_keys(config))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
-        return None
+        return [Failed(study_of(folder), int(config["seed"]), cell_keys(config))]
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return []
 
 
 def missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value)
+    return value is None or value != value
 
 
-def unfinished_row(folder: Path) -> dict[str, str]:
-    found = status.read(folder) or dict.fromkeys(status.KINDS)
+def unfinished_row(folder: Path, found: dict[str, Any]) -> dict[str, str]:
     state = found["status"] or "unknown: no readable status.json"
     if state == "running" and status.process_is_gone(found):
         state = "cut off (its process is gone)"
@@ -147,20 +145,17 @@ def without_doubles(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     A study may repeat another's runs (a shared baseline), since studies are never mixed.
     """
-    columns = ["id", "counted", "left out", "numbers"]
     if runs.empty:
-        return runs, pd.DataFrame(columns=columns)
+        return runs, pd.DataFrame(columns=["id", "counted", "left out", "numbers"])
     same = ["study", "cell", "config.seed"]
     ordered = runs.sort_values(["timing.finished", "folder"], key=lambda column: column.map(str), kind="stable")
     again = ordered.duplicated(same)
-    counted = ordered[~again].set_index(same)
+    pairs = ordered[again].merge(ordered[~again], on=same, suffixes=("", " counted"))
     metrics = [column for column in runs.columns if column.startswith("metrics.")]
-    rows = []
-    for _, other in ordered[again].iterrows():
-        kept = counted.loc[tuple(other[same])]
-        numbers = "identical" if all(str(kept[name]) == str(other[name]) for name in metrics) else "different"
-        rows.append((other["id"], short(kept["folder"]), short(other["folder"]), numbers))
-    return runs.drop(index=ordered.index[again]).reset_index(drop=True), pd.DataFrame(rows, columns=columns)
+    equal = pd.concat([pairs[one].map(str) == pairs[f"{one} counted"].map(str) for one in metrics], axis=1).all(axis=1)
+    doubles = {"id": pairs["id"], "counted": pairs["folder counted"].map(short), "left out": pairs["folder"].map(short)}
+    doubles["numbers"] = equal.map({True: "identical", False: "different"})
+    return runs.drop(index=ordered.index[again]).reset_index(drop=True), pd.DataFrame(doubles)
 
 
 def read_history(folder: Path) -> tuple[pd.DataFrame, int]:

@@ -12,8 +12,8 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from ablation.report.claims import Finding
 from ablation.report.content import Block, Content, Illustration, Table, Text
+from ablation.report.findings import Finding
 
 STYLE, SCRIPT = (Path(__file__).with_name(name).read_text() for name in ("page.css", "page.js"))
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from ablation.report import paper
-from ablation.report.claims import Finding
 from ablation.report.comparisons import Comparison, network
 from ablation.report.evidence import missing
 from ablation.report.filters import shown
+from ablation.report.findings import Finding
 from ablation.report.statistics import (
     Interval,
     Values,

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from ablation.report.claims import Finding
 from ablation.report.content import Block, Table, Text
+from ablation.report.findings import Finding
 
 NETWORKS = ["Network", "n", "Val error %", "Train error %", "Test error %", "95% interval"]
 NETWORKS += ["selected on test", "Paper", "Difference", "Time"]
