@@ -11,10 +11,11 @@ import yaml
 from records_factory import paper_study, record, study_of, write_all
 
 from ablation.config.compose import compose
-from ablation.report import evidence, paper
-from ablation.report.arms import Claim, plain
+from ablation.report import evidence, interventions, paper
+from ablation.report.arms import Arm, Claim, plain
 from ablation.report.claims import PAPERS
 from ablation.report.comparisons import comparison_of
+from ablation.report.filters import select
 from ablation.report.findings import CLAIMS, Finding, findings, study_findings
 from ablation.report.metrics import BEST_TEST, EVENED, GROWTH, RATIO, RESPONSE, TEST, TRAIN, Metric
 from ablation.report.rules import ENOUGH_SEEDS, MIN_SEEDS, DifferencesWithin, Higher, MeanWithin, Rule
@@ -127,7 +128,16 @@ def with_metric(metric: Metric, value: float) -> dict[str, Any]:
     return {"layers": [middle | {keys[metric]: 10.0**value}, middle, middle]}
 
 
-@pytest.mark.parametrize("claim", PAPERS, ids=lambda claim: claim.id)
+def runs_of(arm: Arm, metric: Metric, value: float, recipe: dict[str, Any]) -> Records:
+    """Three seeds with this value of the metric; beside the best rate another one that is best in training only."""
+    changes = {"shortcut": arm.shortcut or "A", "val_error": 9.0} | recipe | with_metric(metric, value)
+    changes |= {f"config__{key.replace('.', '__')}": given for key, given in arm.keys}
+    other = changes | {"config__optimizer__lr": 0.3, "train_error": 0.0, "val_error": 9.1}
+    both = [changes, other] if arm.best_of else [changes]
+    return [record(arm.depth, arm.residual, seed, **one) for one in both for seed in range(3)]
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 @pytest.mark.parametrize("verdict", ["reproduced", "contradicted"])
 def test_each_claim_is_decided_by_its_networks_in_order(claim: Claim, verdict: str) -> None:
     good, test = verdict == "reproduced", claim.test
@@ -142,11 +152,8 @@ def test_each_claim_is_decided_by_its_networks_in_order(claim: Claim, verdict: s
         outside = 1.5 * test.high if np.isfinite(test.high) else test.low - 0.5 * abs(test.low)
         arms = [(one_sided if inside is None else inside) if good else outside]
     recipe = NOTEBOOK if claim.scope == "notebook" else {}
-    made = [
-        record(d.depth, d.residual, seed, **{"shortcut": d.shortcut or "A"} | recipe | with_metric(claim.metric, value))
-        for d, value in zip(claim.arms, arms, strict=True)
-        for seed in range(3)
-    ]
+    pairs = zip(claim.arms, arms, strict=True)
+    made = [run for arm, value in pairs for run in runs_of(arm, claim.metric, value, recipe)]
     assert examined(claim.id, made).verdict == verdict
 
 
@@ -210,6 +217,7 @@ def test_runs_that_failed_count_against_convergence(tmp_path: Path, finished: in
             (place / "config.yaml").write_text(yaml.safe_dump(config))
             (place / "status.json").write_text(json.dumps({"status": "failed", "message": "the loss is not finite"}))
     found = evidence.read([tmp_path])
+    assert (len(found.failed), len(select(found, ["model.depth=20"]).failed)) == (failed, 0)
     (study,) = studies(found.runs, found.failed)
     (finding,) = findings(BY_ID["resnet-110-converges"], study)
     assert finding.verdict == verdict
@@ -324,6 +332,12 @@ def test_arms_that_name_keys_are_compared_across_settings(arms: Any, made: Recor
     assert means is None or list(found[0].numbers["means"].values()) == pytest.approx(means)
 
 
+def test_a_study_says_nothing_of_interventions_that_it_does_not_try() -> None:
+    for init in ("he_fan_in", "glorot"):
+        found = study_findings(study_of([record(56, False, seed, config__model__init=init) for seed in range(5)]))
+        assert not {finding.claim for part in found for finding in part} & {*interventions.CLAIMS}
+
+
 # Recipes
 
 
@@ -351,6 +365,13 @@ def test_the_papers_numbers_are_asked_of_its_recipe_only(departure: dict[str, An
     asked = [finding for finding in found if finding.headline != "no records with the paper's recipe"]
     assert "paper" not in {finding.claim.scope for finding in asked}
     assert {finding.label for finding in asked if finding.claim.scope == "any"} == {f"not the paper's recipe: {named}"}
+
+
+def test_the_papers_claims_are_not_asked_of_other_initial_weights() -> None:
+    made = [record(d, False, seed, config__model__init="dirac") for d in (20, 56) for seed in range(5)]
+    (found,) = study_findings(study_of(made))
+    tested = {finding.claim.id for finding in found if finding.verdict != "untested"}
+    assert tested == {"dirac-growth", "dirac-ends-degradation"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -36,16 +36,8 @@ class Evidence:
     unfinished: pd.DataFrame
     unreadable: pd.DataFrame
     doubles: pd.DataFrame
-    failed: tuple["Failed", ...] = ()
-
-
-class Failed(NamedTuple):
-    """A run that failed or diverged, and so has no record."""
-
-    study: str
-    seed: int
-    keys: dict[str, Any]
-    """What defines its cell, without `MACHINE`, which only a record tells."""
+    failed: Sequence[dict[str, Any]] = ()
+    """Rows of the runs that failed or diverged: without numbers, and without `MACHINE`, which only a record tells."""
 
 
 def read(paths: Sequence[Path]) -> Evidence:
@@ -69,7 +61,7 @@ def read(paths: Sequence[Path]) -> Evidence:
     unreadable += [{"file": short(Path(e.filename)), "reason": f"cannot be read: {e.strerror}"} for e in closed]
     runs, doubles = without_doubles(pd.DataFrame(rows, dtype=object))
     left = pd.DataFrame(unfinished, columns=["folder", "status", "progress", "last sign of life", "message"])
-    return Evidence(runs, left, pd.DataFrame(unreadable, columns=["file", "reason"]), doubles, tuple(failed))
+    return Evidence(runs, left, pd.DataFrame(unreadable, columns=["file", "reason"]), doubles, failed)
 
 
 def run_folders(paths: Sequence[Path], onerror: Callable[[OSError], None] | None = None) -> list[Path]:
@@ -90,7 +82,7 @@ def run_row(made: dict[str, Any], folder: Path) -> dict[str, Any]:
     The runs of a cell share all that defines a result but the seed, with hardware, precision and data.
     """
     row = dict(leaves(made))
-    keys = cell_keys(made["config"]) | {key: row[key] for key in MACHINE if not missing(row[key])}
+    keys = cell_keys(made["config"]) | {key: row[key] for key in MACHINE if not missing(row.get(key))}
     return row | {
         "folder": folder,
         "study": study_of(folder),
@@ -112,11 +104,11 @@ def study_of(folder: Path) -> str:
     return printable(study[1]) if study else ""
 
 
-def failed_run(folder: Path) -> list[Failed]:
-    """The failed run in the folder; [] if its configuration cannot be used."""
+def failed_run(folder: Path) -> list[dict[str, Any]]:
+    """The row of the failed run in the folder; [] if its configuration cannot be used."""
     config = read_json(folder / "config.yaml", yaml.safe_load)
     try:
-        return [Failed(study_of(folder), int(config["seed"]), cell_keys(config))]
+        return [run_row({"config": config}, folder) | {"config.seed": int(config["seed"])}]
     except (LookupError, TypeError, ValueError, AttributeError):
         return []
 

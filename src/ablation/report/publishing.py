@@ -56,7 +56,7 @@ def finished(paths: Sequence[Path], filters: Sequence[str]) -> list[Path]:
         raise UserError("record", file, f"{reason}; move it elsewhere or run it again")
     if evidence.runs.empty:
         raise UserError("--publish", " ".join(map(str, paths)), "no finished runs there")
-    folders = list(select(evidence.runs, filters)["folder"])
+    folders = list(select(evidence, filters).runs["folder"])
     for run in folders:
         if not (run / "history.jsonl").is_file():
             raise UserError("record", run / "record.json", "has no history.jsonl beside it; run it again")

@@ -7,7 +7,6 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -45,9 +44,9 @@ def gather(paths: Sequence[Path], filters: Sequence[str] = (), baseline: Sequenc
     evidence = read(paths)
     wanted = {}
     if len(evidence.runs):
-        evidence = replace(evidence, runs=select(evidence.runs, filters))
+        evidence = select(evidence, filters)
         for key, value in (text.split("=", 1) for text in baseline):
-            select(evidence.runs, [f"{key}={value}"])
+            select(evidence, [f"{key}={value}"])
             wanted[column_of(key, evidence.runs).removeprefix("config.")] = parse(value)
     return compose(evidence, wanted)
 

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from ablation.report import paper
-from ablation.report.evidence import MACHINE, Failed, missing
+from ablation.report.evidence import MACHINE, missing
 from ablation.report.statistics import Values, finite
 from ablation.runs.record.record import leaves
 
@@ -133,8 +133,8 @@ class Study:
         return [cell for setting in self.settings for cell in setting.cells]
 
 
-def studies(runs: pd.DataFrame, failed: Iterable[Failed] = ()) -> list[Study]:
-    """All studies, the committed ones last."""
+def studies(runs: pd.DataFrame, failed: Iterable[Keys] = ()) -> list[Study]:
+    """All studies, the committed ones last; `failed`: rows of the runs that have no record."""
     if runs.empty:
         return []
     # Runs in no committed study have an empty name, and come first.
@@ -145,7 +145,7 @@ def studies(runs: pd.DataFrame, failed: Iterable[Failed] = ()) -> list[Study]:
         # A folder that mixes data sets gets a section for each.
         label = (name if folders[name] == 1 else f"{name}-{data}") if name else f"runs-{data}"
         title = f"Reference study {label}" if name else f"Your runs on {data}"
-        parts = settings(group, [run for run in failed if run.study == name])
+        parts = settings(group, [run for run in failed if run["study"] == name])
         found.append(Study(str(label), title, parts, tuple(notes(parts)), str(data)))
     return found
 
@@ -160,7 +160,7 @@ def data_sets(runs: pd.DataFrame) -> "pd.Series[str]":
     return names.where(~(folder & several), names + " " + runs["data.checksum"].map(lambda text: str(text)[:6]))
 
 
-def settings(runs: pd.DataFrame, failed: list[Failed]) -> tuple[Setting, ...]:
+def settings(runs: pd.DataFrame, failed: list[Keys]) -> tuple[Setting, ...]:
     groups = runs.groupby(runs["cell_keys"].map(lambda keys: json.dumps(setting_keys(keys), sort_keys=True)))
     found: list[Setting] = []
     for text, group in sorted(groups, key=lambda pair: len(pair[1]), reverse=True):
@@ -171,9 +171,9 @@ def settings(runs: pd.DataFrame, failed: list[Failed]) -> tuple[Setting, ...]:
         title += f" · only here: {', '.join(differences(same.keys, own))}" if same else ""
         # A failed run does not tell its machine: it counts in the first setting that fits otherwise.
         machine = {key: value for key, value in own.items() if key in MACHINE}
-        fitting = [run for run in failed if setting_keys(run.keys | machine) == own]
+        fitting = [run for run in failed if setting_keys(run["cell_keys"] | machine) == own]
         failed = [run for run in failed if run not in fitting]
-        every = cells(group, [run._replace(keys=run.keys | machine) for run in fitting])
+        every = cells(group, [(run["cell_keys"] | machine, run["config.seed"]) for run in fitting])
         whole, lost = (tuple(cell for cell in every if bool(len(cell.runs)) is whole) for whole in (True, False))
         found.append(Setting(title, own, whole, lost))
     return tuple(found)
@@ -203,13 +203,9 @@ def title_of(keys: Keys) -> str:
 
 def deviations_from(recipe: Keys, left_open: tuple[str, ...], keys: Keys) -> list[str]:
     """Each key in which a setting is not as the recipe says, as key=value; a key that the recipe lacks is one, too."""
-    wanted = dict(leaves(recipe))
+    wanted = {key: value if isinstance(value, set) else [value] for key, value in leaves(recipe)}
     every = [*wanted, *(key for key in keys if key not in wanted and not key.startswith(left_open))]
-
-    def allowed(value: Any, one: Any) -> bool:
-        return value in one if isinstance(one, set) else bool(value == one)
-
-    other = [key for key in every if not allowed(keys.get(key), wanted.get(key))]
+    other = [key for key in every if keys.get(key) not in wanted.get(key, [None])]
     # Another member of a group has other keys: its name says enough, and its length.
     named = [key for key in other if key.endswith((".name", ".steps")) or f"{key.split('.')[0]}.name" not in other]
     return [f"{key}={keys.get(key, 'null')}" for key in named]
@@ -220,18 +216,17 @@ def differences(first: Keys, second: Keys) -> list[str]:
     return [f"{key}={second.get(key, 'null')}" for key in sorted(first | second) if first.get(key) != second.get(key)]
 
 
-def cells(runs: pd.DataFrame, failed: list[Failed]) -> list[Cell]:
+def cells(runs: pd.DataFrame, failed: list[tuple[Keys, int]]) -> list[Cell]:
     """The cells of one setting: plain before residual, then by depth, standard ones first."""
-    main = main_shortcut([*runs["cell_keys"], *(run.keys for run in failed)])
+    main = main_shortcut([*runs["cell_keys"], *(keys for keys, _ in failed)])
     groups = {str(text): group.sort_values("config.seed") for text, group in runs.groupby("cell")}
-    seeds = {text: {*group["config.seed"]} for text, group in groups.items()}
     lost: dict[str, set[int]] = {}
-    for run in failed:
-        text = json.dumps(run.keys, sort_keys=True)
-        lost.setdefault(text, set()).update({run.seed} - seeds.get(text, set()))
-    built = [
-        Cell(json.loads(text), groups.get(text, runs.iloc[:0]), main, len(lost.get(text, ()))) for text in groups | lost
-    ]
+    for keys, seed in failed:
+        lost.setdefault(json.dumps(keys, sort_keys=True), set()).add(seed)
+    built = []
+    for text in groups | lost:
+        group = groups.get(text, runs.iloc[:0])
+        built.append(Cell(json.loads(text), group, main, len(lost.get(text, set()) - {*group["config.seed"]})))
     return sorted(built, key=lambda cell: (cell.residual, cell.depth, not cell.standard, cell.label))
 
 
