@@ -36,7 +36,7 @@ class Evidence:
     unfinished: pd.DataFrame
     unreadable: pd.DataFrame
     doubles: pd.DataFrame
-    failed: Sequence[dict[str, Any]] = ()
+    failed: Sequence[dict[str, Any]]
     """Rows of the runs that failed or diverged: without numbers, and without `MACHINE`, which only a record tells."""
 
 

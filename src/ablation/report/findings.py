@@ -134,7 +134,6 @@ def sample_text(label: str, values: Values, metric: Metric, cell: Cell) -> str:
     lost += f", {without} without a number" if (without := len(cell.runs) - len(values)) else ""
     if not len(values):
         return f"{label}: no number{lost}"
-    spread = f" ± {values.std(ddof=1):.{metric.decimals}f}" if len(values) > 1 else ""
     sampling = metrics.sampling_std(cell) if metric is TEST else math.nan
     beside = f", sampling of the test set ± {sampling:.2f}" if math.isfinite(sampling) else ""
-    return f"{label} {values.mean():.{metric.decimals}f}{spread}{metric.unit} (n={len(values)}{lost}{beside})"
+    return f"{label} {metric.text(values)} (n={len(values)}{lost}{beside})"

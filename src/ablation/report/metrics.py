@@ -33,6 +33,11 @@ class Metric:
             return cell.values(self.measure)
         return finite([self.measure(layers) for layers in cell.runs["layers"]])
 
+    def text(self, values: Values) -> str:
+        """Mean and standard deviation, such as 8.75 ± 0.13 %."""
+        spread = f" ± {values.std(ddof=1):.{self.decimals}f}" if len(values) > 1 else ""
+        return f"{values.mean():.{self.decimals}f}{spread}{self.unit}"
+
 
 def response(layers: Layers) -> float:
     """Mean over the layers of the responses' standard deviation."""
