@@ -3,11 +3,10 @@
 python src/report.py                                   results/reference and results/runs into results/report
 python src/report.py DIR ... data=cifar10 seed=0,1     other folders into DIR/report, and only the runs that fit
 python src/report.py RUN_A RUN_B                       two runs side by side: what differs, metrics, curves
-python src/report.py --runs                            only print one row a run; --best 5: the best five
+python src/report.py --runs                            only print one row a run, the best first
 python src/report.py --baseline optimizer.lr=0.3       what the others are compared with; the default: conf/
 python src/report.py --format terminal                 only print
 python src/report.py --check                           exit status 1 if a claim is contradicted
-python src/report.py --watch                           again whenever a run leaves something new
 python src/report.py --publish STUDY PATH ...          copy finished runs to results/reference/STUDY, renew the READMEs
 """
 
@@ -23,7 +22,7 @@ from ablation.report import terminal
 from ablation.report.evidence import MARKERS
 from ablation.report.listings import pair_blocks, runs_blocks
 from ablation.report.publishing import publish
-from ablation.report.reporting import DEFAULT_OUTPUT, DEFAULT_PATHS, FORMATS, gather, watch, write
+from ablation.report.reporting import DEFAULT_OUTPUT, DEFAULT_PATHS, FORMATS, gather, write
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -33,11 +32,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="folder of the report: DIR/report, or results/report without a DIR")
     parser.add_argument("--baseline", action="append", default=[], metavar="KEY=VALUE", help="what the baseline has")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--runs", action="store_true", help="only print one row a run")
-    mode.add_argument(
-        "--best", type=int, metavar="N", help="only print the best N runs, by validation error if possible"
-    )
-    mode.add_argument("--watch", action="store_true", help="make it again when something changes")
+    mode.add_argument("--runs", action="store_true", help="only print one row a run, the best first")
     mode.add_argument("--check", action="store_true", help="exit status 1 if a claim is contradicted")
     mode.add_argument("--publish", metavar="STUDY", help="make no report, but publish the runs as this study")
     options = parser.parse_intermixed_args(arguments)
@@ -46,7 +41,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options.paths = [Path(text) for text in options.what if text not in options.filters]
     runs = [path for path in options.paths if any((path / marker).is_file() for marker in MARKERS)]
     options.pair = runs if len(runs) == len(options.paths) == 2 else []
-    if options.runs or options.best or (runs and not options.output):
+    if options.runs or (runs and not options.output):
         options.format &= {"terminal"}  # a run's folder is no place for a report
     options.output = options.output or output_for(options.paths)
     check(options)
@@ -71,8 +66,6 @@ def check(options: argparse.Namespace) -> None:
     for text in options.baseline:
         if "=" not in text:
             raise UserError("--baseline", text, "must be KEY=VALUE, such as optimizer.lr=0.1")
-    if options.best is not None and options.best < 1:
-        raise UserError("--best", options.best, "must be a positive number")
     if exists(options.output) and not options.output.is_dir():
         raise UserError("--output", options.output, "must be a folder, or not exist yet")
     if options.format != {"terminal"}:
@@ -87,14 +80,12 @@ def run(arguments: list[str]) -> bool:
     if options.publish:
         print(publish(options.publish, options.paths, options.filters))
         return False
-    if options.watch:
-        watch(options.paths, options.output, options.filters, options.format, options.baseline)
     content = gather(options.paths, options.filters, options.baseline)
     blocks = content.blocks()
     if options.pair:
         blocks = pair_blocks(options.pair)
-    elif options.runs or options.best:
-        blocks = runs_blocks(content, options.best)
+    elif options.runs:
+        blocks = runs_blocks(content)
     if "terminal" in options.format:
         terminal.show(blocks, console())
         sys.stdout.flush()

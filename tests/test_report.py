@@ -11,8 +11,7 @@ from PIL import Image
 from records_factory import digits_quickstart, paper_study, record, write, write_all
 
 import report
-from ablation.report import reporting
-from ablation.report.content import Content, Text
+from ablation.report.content import Text
 from ablation.report.documents import csv as csv_text
 from ablation.report.documents import latex, markdown_table
 from ablation.report.error_figures import band_of
@@ -183,28 +182,15 @@ def test_only_the_asked_formats_are_written(tmp_path: Path, capsys: pytest.Captu
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.csv", "runs.csv", "report.html"}
 
 
-def test_figures_are_the_same_twice_and_drawn_again_only_where_records_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ablation.report import figures
-
-    drawn: list[str] = []
-    monkeypatch.setattr(reporting, "_drawn", {})
-    monkeypatch.setattr(figures, "draw", lambda setting, stem, kinds: drawn.append(stem) or draw(setting, stem, kinds))
+def test_figures_are_the_same_twice(tmp_path: Path) -> None:
     quick(tmp_path / "runs")
-    make_report([tmp_path / "runs"], tmp_path / "a")
-    reporting._drawn.clear()
-    make_report([tmp_path / "runs"], tmp_path / "b")
+    for folder in ("a", "b"):
+        page = make_report([tmp_path / "runs"], tmp_path / folder)
     files = sorted(path.name for path in (tmp_path / "a" / "figures").iterdir())
     assert files == [f"runs-digits-depth.{kind}" for kind in ("pdf", "png", "svg")]
     for name in files:
         assert (tmp_path / "a" / "figures" / name).read_bytes() == (tmp_path / "b" / "figures" / name).read_bytes()
-    page = make_report([tmp_path / "runs"], tmp_path / "b").read_text()
-    assert page.count("<img") == 1
-    assert drawn == ["runs-digits"] * 2
-    write(tmp_path / "runs", digits_quickstart()[0] | {"name": "again", "id": "abc"})
-    make_report([tmp_path / "runs"], tmp_path / "b")
-    assert drawn == ["runs-digits"] * 3
+    assert page.read_text().count("<img") == 1
 
 
 def test_a_setting_title_in_brackets_does_not_vanish_in_the_terminal(
@@ -270,13 +256,12 @@ def test_a_seed_that_ends_early_does_not_bend_the_mean() -> None:
         (["--output", "pyproject.toml/sub"], "--output=pyproject.toml/sub: cannot be written"),
         (["--output", "/proc/nope"], "--output=/proc/nope: cannot be written"),
         ([f"{'x' * 300}=1"], f"filter={'x' * 300}: no such key"),
-        (["--watch", "--check"], "not allowed with argument --watch"),
+        (["--runs", "--check"], "not allowed with argument --runs"),
         (["--publish", "digits"], "--publish=digits: needs a PATH"),
         (["RUNS", "data=imagenet"], "data=imagenet: no run has it; there are digits"),
         (["RUNS", "dta=digits"], "filter=dta: no such key"),
         (["RUNS", "--baseline", "seed"], "--baseline=seed: must be KEY=VALUE"),
         (["RUNS", "--baseline", "model.depth=8"], "model.depth=8: no run has it; there are 20, 56"),
-        (["RUNS", "--best", "0"], "--best=0: must be a positive number"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -335,15 +320,14 @@ def test_two_runs_side_by_side_write_nothing(tmp_path: Path, capsys: pytest.Capt
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(("validation", "best", "label"), [(5000, "0.3", ""), (0, "0.1", "selected on the test set")])
+@pytest.mark.parametrize(("validation", "best", "label"), [(5000, "0.3", ""), (0, "0.1", "selected on test")])
 def test_the_best_run_is_the_one_on_validation_else_it_says_so(
     validation: int, best: str, label: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rates(tmp_path / "runs", validation)
-    _, every, _ = run(capsys, tmp_path / "runs", "--runs")
-    assert len(re.findall("^resnet20-seed0", every, re.MULTILINE)) == 2
-    _, printed, _ = run(capsys, tmp_path / "runs", "--best", "1")
-    assert re.findall(r"ResNet-20 +(\S+)", printed) == [best]
+    _, printed, _ = run(capsys, tmp_path / "runs", "--runs")
+    assert len(re.findall("^resnet20-seed0", printed, re.MULTILINE)) == 2
+    assert re.findall(r"ResNet-20 +(\S+)", printed)[0] == best
     assert label in printed
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
@@ -362,35 +346,6 @@ def test_a_comparison_is_in_every_format_beside_the_runs(tmp_path: Path, capsys:
         assert [row["metrics.test_error"] for row in csv.DictReader(file)] == ["6.0", "7.0"]
     assert "| lr=0.1 | 1 | 5.00 |" in (tmp_path / "report" / "report.md").read_text()
     assert r"\label{tab:runs-cifar10}" in (tmp_path / "report" / "table.tex").read_text()
-
-
-def test_watch_makes_the_report_again_when_something_comes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = digits_quickstart()
-    quick(tmp_path / "runs", made[:1])
-    made_of: list[int] = []
-    naps: list[float] = []
-    gathered = reporting.gather
-
-    def gather_and_count(*arguments: Any) -> Content:
-        content = gathered(*arguments)
-        made_of.append(len(content.sections[0].parts[0].table.frame))
-        return content
-
-    def sleep(seconds: float) -> None:
-        naps.append(seconds)
-        if len(naps) == 2:
-            quick(tmp_path / "runs", made[1:2])
-        if len(naps) == 4:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(reporting, "gather", gather_and_count)
-    monkeypatch.setattr(reporting.time, "sleep", sleep)
-    status, _, _ = run(capsys, tmp_path / "runs", "--watch", "--format", "html", "--output", tmp_path / "out")
-    assert status == 0
-    assert made_of == [1, 2]
-    assert 'http-equiv="refresh"' in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_figures_cope_with_any_choice_of_networks(tmp_path: Path) -> None:

@@ -9,17 +9,8 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from ablation.report.plotting import (
-    GREY,
-    KINDS,
-    Drawn,
-    draw_layers,
-    draw_means,
-    layer_caption,
-    look,
-    panels,
-    seeds_text,
-)
+from ablation.report import plotting
+from ablation.report.plotting import KINDS, Drawn, draw_layers, panels
 from ablation.report.statistics import Values
 from ablation.report.studies import Cell, Setting
 
@@ -32,7 +23,10 @@ def draw(name: str, setting: Setting, cells: list[Cell]) -> Drawn:
     counts = sorted({made[name]["images"] for cell in cells for made in cell.runs["analyses"]})
     images = " or ".join(f"{count:,}" for count in counts)
     caption, figure = MAKERS[name](cells)
-    return f"{caption} {images} images of {setting.keys['data.name']}; means over seeds, {seeds_text(cells)}.", figure
+    return (
+        f"{caption} {images} images of {setting.keys['data.name']}; means over seeds, {plotting.seeds_text(cells)}.",
+        figure,
+    )
 
 
 def means(cells: list[Cell], name: str, key: str) -> list[tuple[Cell, Values]]:
@@ -50,9 +44,9 @@ def lesions(cells: list[Cell]) -> tuple[str, Figure]:
     for axis, found in zip(axes, (trained, refitted), strict=True):
         draw_layers(axis, [(cell, errors[1:]) for cell, errors in found])
         for cell, errors in found:
-            axis.hlines(errors[0], 1, len(errors) - 1, look(cell)["color"], ":", linewidth=0.8)
+            axis.hlines(errors[0], 1, len(errors) - 1, plotting.look(cell)["color"], ":", linewidth=0.8)
     axes[0].set(ylabel="test error (%)", ylim=(0, 100))
-    layer_caption(figure, trained)
+    plotting.layer_caption(figure, trained)
     numbers = "; ".join(
         f"{cell.label} {errors[0]:.1f} % whole, without a block {np.nanmedian(errors[1:]):.1f} % in the median, "
         f"refitted {np.nanmedian(others[1:]):.1f} %"
@@ -71,7 +65,7 @@ def loss_slice(cells: list[Cell]) -> tuple[str, Figure]:
     figure, axes = panels(titles, xlabel="step", yscale="log", xticks=(-1, -0.5, 0, 0.5, 1))
     pairs = zip(means(cells, "slice", "alphas"), means(cells, "slice", "losses"), strict=True)
     for (cell, alphas), (_, losses) in pairs:
-        axes[kinds.index(cell.residual)].plot(alphas, losses, label=cell.label, markersize=3, **look(cell))
+        axes[kinds.index(cell.residual)].plot(alphas, losses, label=cell.label, markersize=3, **plotting.look(cell))
     for axis in axes:
         axis.legend()
     axes[0].set_ylabel("training loss")
@@ -89,8 +83,8 @@ def correlation(cells: list[Cell]) -> tuple[str, Figure]:
             (cell.depth, np.array([made["correlation"]["cosine"] for made in cell.runs["analyses"]])) for cell in own
         ]
         if found:
-            draw_means(axis, found, 1.02 if residual else 0.98, **style)
-    axis.axhline(0, color=GREY, linewidth=0.6)
+            plotting.draw_means(axis, found, **style)
+    axis.axhline(0, color=plotting.GREY, linewidth=0.6)
     axis.legend()
     return (
         "Mean cosine between a logit's gradients in the pixels of an image and of the same image with noise, a tenth "

@@ -179,9 +179,6 @@ def comparison_blocks(comparison: Comparison, table: Table) -> Iterator[Block]:
     recipe = title_of(comparison.held_still | {"data.name": comparison.study.data})
     yield Text("setting", f"Compared: {keys}")
     yield Text("plain", f"The same for all: {' · '.join([*same, recipe])}.")
-    if comparison.off_default:
-        wanted, baseline = ", ".join(comparison.off_default), comparison.label(comparison.baseline)
-        yield Text("note", f"No runs with {wanted}: the baseline is {baseline}; --baseline KEY=VALUE names another.")
     yield Text("soft", origin(comparison.cells))
     yield table
     yield Text("plain" if comparison.winner else "label", verdict_on(comparison))
@@ -195,8 +192,6 @@ class Content:
     leftovers: list[Block]
     """What is in no table of a study, explained."""
     summary: str
-    refresh: int = 0
-    """After how many seconds the page loads itself again; 0: never."""
 
     @property
     def title(self) -> str:

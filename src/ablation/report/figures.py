@@ -22,10 +22,11 @@ OF_SETTING |= {"responses": responses, "gradients": gradients} | ANALYSES
 
 def draw(subject: Setting | Comparison, stem: str, formats: Sequence[str]) -> list[Illustration]:
     """The figures as SVG and in `formats`; their names begin with `stem`."""
-    found, given = [], [subject]
-    kinds: dict[str, Any] = OF_COMPARISON
+    given: tuple[Any, ...] = (subject,)
+    kinds = OF_COMPARISON
     if isinstance(subject, Setting):
-        kinds, given = OF_SETTING, [subject, [cell for cell in subject.cells if cell.standard]]
+        kinds, given = OF_SETTING, (subject, [cell for cell in subject.cells if cell.standard])
+    found = []
     with mpl.rc_context(fname=STYLE):
         for kind, make in kinds.items():
             if made := make(*given):

@@ -36,22 +36,23 @@ def every_run(content: Content) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def runs_blocks(content: Content, best: int | None = None) -> Iterator[Block]:
-    """A table of the runs of each study; with `best`, of so many with the least validation error, else test error."""
+def runs_blocks(content: Content) -> Iterator[Block]:
+    """A table of the runs of each study, by validation error if every run has one, else by test error."""
     every = every_run(content)
     for section in content.sections:
         runs = every[every["study"] == section.study.name]
-        yield Text("study", section.study.title)
-        if best is not None:
-            on = "test" if runs[ERRORS["val"]].map(missing).any() else "val"
-            runs = runs.sort_values(ERRORS[on], kind="stable").head(best)
-            note = ", selected on the test set: not every run has a validation error" if on == "test" else ""
-            yield Text("label" if note else "plain", f"The best {len(runs)} by {on} error{note}.")
+        on = "test" if runs[ERRORS["val"]].map(missing).any() else "val"
+        runs = runs.sort_values(ERRORS[on], kind="stable")
         columns = {"run": runs["folder"].map(lambda folder: Path(folder).name), "Network": runs["network"]}
         columns |= {key: runs[key] for key in varied([defining(cell) for cell in section.study.cells])}
         columns |= {"seed": runs["seed"]} | {title: runs[ERRORS[name]].map(percent) for name, title in TITLES.items()}
         columns["Time"] = runs["timing.wall_seconds"].map(lambda seconds: duration(float(seconds or np.nan)))
         frame = pd.DataFrame(columns).map(lambda value: NONE if missing(value) else shown(value))
+        yield Text("study", section.study.title)
+        if on == "test":
+            yield Text(
+                "label", "By test error: not every run has a validation error, so the first is selected on test."
+            )
         yield Table("runs", "Runs", frame.loc[:, (frame != NONE).any()])
 
 
@@ -66,20 +67,18 @@ def pair_blocks(folders: list[Path]) -> Iterator[Block]:
     both = pd.DataFrame(found, dtype=object).drop(index=NO_MATTER, errors="ignore").sort_index()
     apart = both[[repr(a) != repr(b) and key.startswith(DEFINING) for key, a, b in both.itertuples()]]
     measured = both[both.index.str.startswith(MEASURED)].dropna(how="all")
-    curves = {}
-    for name, folder in runs.items():
-        history = read_history(folder)[0].set_index("step")
-        curves |= {f"{title} error % {name}": history[column] for column, title in CURVES.items()}
-    steps = pd.DataFrame(curves)[sorted(curves)]
+    curves = {
+        f"{title} error % {name}": read_history(folder)[0].set_index("step")[column]
+        for column, title in CURVES.items()
+        for name, folder in runs.items()
+    }
+    steps = pd.DataFrame(curves).rename_axis("step")
     steps = steps.iloc[:: -max(1, -(-len(steps) // ROWS))][::-1]  # at most ROWS, the last one among them
-    for title, frame in (
-        ("What differs", apart.map(shown)),
-        ("Metrics", measured.map(shown)),
-        ("Curves", steps.map(percent)),
-    ):
+    tables = {"What differs": apart.map(shown), "Metrics": measured.map(shown), "Curves": steps.map(percent)}
+    for title, frame in tables.items():
         names = frame.index.map(shown).str.replace("^(config|metrics|timing)[.]", "", regex=True)
         yield Text("setting", title)
-        yield Table("runs", title, frame.set_axis(names).rename_axis(frame.index.name or title).reset_index())
+        yield Table("runs", title, frame.set_axis(names).reset_index(names=str(frame.index.name or title)))
 
 
 def percent(value: Any) -> str:

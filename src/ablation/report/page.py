@@ -30,12 +30,11 @@ def html(content: Content) -> str:
     blocks = list(content.blocks())
     figures = {block.name: block for block in blocks if isinstance(block, Illustration)}
     charts = {name: figure.chart for name, figure in figures.items() if figure.chart}
-    reload = f'<meta http-equiv="refresh" content="{content.refresh}">' if content.refresh else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(content.title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"{reload}<style>{STYLE}</style></head>\n<body>\n{body(markdown(blocks, '{}'), figures)}\n"
+        f"<style>{STYLE}</style></head>\n<body>\n{body(markdown(blocks, '{}'), figures)}\n"
         f'<script type="application/json" id="charts">{json.dumps(charts).replace("<", chr(92) + "u003c")}</script>\n'
         f"<script>{SCRIPT}</script>\n</body></html>\n"
     )
@@ -45,7 +44,8 @@ def body(text: str, figures: dict[str, Illustration]) -> str:
     """The Markdown as HTML, with the figures inside, the contents before the first chapter, and signs at verdicts."""
     parser = MarkdownIt("commonmark").enable("table")
     parser.add_render_rule("text", verdicts)
-    tokens, links = parser.parse(text), []
+    tokens = parser.parse(text)
+    links: list[str] = []
     for before, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
         children = token.children or []
         if before.type == "heading_open" and before.tag == "h2":

@@ -28,6 +28,12 @@ DARKER = ((8, 20, 32, 44, 56, 110, 1202), (0.3, 0.42, 0.55, 0.68, 0.8, 0.92, 1.0
 MARKERS = {20: "o", 32: "s", 44: "^", 56: "D", 110: "v", 1202: "P"}
 OTHER_MARKERS = ("X", "*", "p", "h", "d")
 GREY = "#555555"
+CANVASES = {
+    "svg": (FigureCanvasSVG, "Date"),
+    "png": (FigureCanvasAgg, "Software"),
+    "pdf": (FigureCanvasPdf, "CreationDate"),
+}
+"""What writes a format, and which of its stamps would make two files of the same records differ."""
 MOST_POINTS = 200
 """Of a curve on the page."""
 KINDS: dict[bool, dict[str, Any]] = {
@@ -83,12 +89,10 @@ def log_axis(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-def draw_means(
-    axis: Axes, found: Sequence[tuple[float, Values]], aside: float, limit: float = math.inf, **style: Any
-) -> None:
-    """A line through the means of the values at each x, with 95 % t intervals.
+def draw_means(axis: Axes, found: Sequence[tuple[float, Values]], limit: float = math.inf, **style: Any) -> None:
+    """A line through the means of the values at each x, with 95 % t intervals and the values as dots beside.
 
-    The values are dots beside, at `aside` times x; a mean above `limit` is an arrow with its number.
+    A mean above `limit` is an arrow with its number.
     """
     means = np.array([values.mean() for _, values in found])
     bounds = np.array([mean_interval(values) or (np.nan, np.nan) for _, values in found])
@@ -98,7 +102,7 @@ def draw_means(
     for (x, values), mean in zip(found, means, strict=True):
         if len(values) > 1:
             dots: dict[str, Any] = {"markersize": 5, "markeredgewidth": 0, "alpha": 0.6}
-            axis.plot(np.full(len(values), x * aside), values, ".", color=style["color"], **dots)
+            axis.plot(np.full(len(values), x * 1.02), values, ".", color=style["color"], **dots)
         if mean > limit:
             where: dict[str, Any] = {"xytext": (-4, -12), "textcoords": "offset points", "ha": "right"}
             axis.annotate(f"{mean:.1f}", (x, limit), fontsize=8, color=style["color"], **where)
@@ -136,21 +140,14 @@ def series_of(figure: Figure) -> Iterator[dict[str, Any]]:
 
 
 def saved(figure: Figure, formats: Sequence[str]) -> dict[str, bytes]:
-    """The figure as SVG and in `formats`, without what would make two files of the same records differ.
-
-    The layout is computed once, for all formats; `savefig` would do so, and draw everything, twice for each.
-    """
+    """The figure as SVG and in `formats`. `savefig` would compute the layout, and draw everything, twice for each."""
     FigureCanvasAgg(figure)
     if engine := figure.get_layout_engine():
         engine.execute(figure)
     figure.set_layout_engine("none")
-    files = {name: BytesIO() for name in ("svg", "png", "pdf") if name in ("svg", *formats)}
-    for name, file in files.items():
-        match name:
-            case "svg":
-                FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
-            case "png":
-                FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
-            case "pdf":
-                FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})
-    return {name: file.getvalue() for name, file in files.items()}
+    files = {}
+    for name, (canvas, stamp) in CANVASES.items():
+        if name in ("svg", *formats):
+            getattr(canvas(figure), f"print_{name}")(file := BytesIO(), metadata={stamp: None})
+            files[name] = file.getvalue()
+    return files

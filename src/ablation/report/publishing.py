@@ -101,12 +101,13 @@ def overview(content: Content) -> Iterator[Block]:
 
 def excerpt(content: Content) -> Iterator[Block]:
     """What compares depths, of CIFAR-10 if there is any: title, the table's first columns and error against depth."""
-    parts = [part for section in content.sections for part in section.parts if isinstance(part.subject, Setting)]
-    for part in sorted(parts, key=lambda part: part.subject.keys["data.name"] != "cifar10"):
+    parts = [(part, part.subject) for section in content.sections for part in section.parts]
+    found = [(part, setting) for part, setting in parts if isinstance(setting, Setting)]
+    for part, setting in sorted(found, key=lambda pair: pair[1].keys["data.name"] != "cifar10"):
         for figure in (figure for figure in part.illustrations if figure.kind == "depth"):
-            frame = part.table.frame[["Network", "n", "Train error %", "Test error %"]]
-            yield Text("plain", f"{part.subject.title} ({origin(part.subject.cells)}):")
-            yield from (Table("networks", part.subject.title, frame), figure)
+            yield Text("plain", f"{setting.title} ({origin(setting.cells)}):")
+            yield Table("networks", "", part.table.frame[["Network", "n", "Train error %", "Test error %"]])
+            yield figure
             return
 
 

@@ -3,20 +3,16 @@
 Notable: files are replaced whole, so that a browser or a second report never meets half a page.
 """
 
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from ablation.config.schema import ROOT
 from ablation.program import console
 from ablation.report import documents, page, terminal
-from ablation.report.comparisons import Comparison
-from ablation.report.content import Content, Illustration, compose
-from ablation.report.evidence import changes, read
+from ablation.report.content import Content, compose
+from ablation.report.evidence import read
 from ablation.report.filters import column_of, parse, select
 from ablation.runs.record.files import write_atomically
 
@@ -31,10 +27,6 @@ FILES = {
     "claims.json": ("json", documents.claims_json),
     "table.tex": ("latex", documents.latex),
 }
-WATCH_SECONDS = 5
-
-_drawn: dict[str, tuple[Any, list[Illustration]]] = {}
-"""Figures by their names' stem, with the state of the files that they show: --watch draws only what has changed."""
 
 
 def make_report(paths: Sequence[Path], output: Path) -> Path:
@@ -79,16 +71,10 @@ def write(content: Content, output: Path, formats: set[str]) -> list[Path]:
 
 def illustrate(content: Content, folder: Path, kinds: Sequence[str]) -> None:
     """Draw the figures of every part that gets some, and write them as files of these kinds (svg, png, pdf)."""
-    for part in (part for section in content.sections for part in section.parts if part.figured):
-        subject = part.subject
-        files = [path for cell in subject.cells for path in changes(list(cell.runs["folder"]))]
-        baseline = subject.label(subject.baseline) if isinstance(subject, Comparison) else ""
-        state = [baseline, *kinds, *files]
-        if _drawn.get(part.stem, (None,))[0] != state:
-            from ablation.report import figures  # matplotlib takes half a second to import
+    from ablation.report import figures  # matplotlib takes half a second to import
 
-            _drawn[part.stem] = state, figures.draw(subject, part.stem, kinds)
-        part.illustrations = _drawn[part.stem][1]
+    for part in (part for section in content.sections for part in section.parts if part.figured):
+        part.illustrations = figures.draw(part.subject, part.stem, kinds)
         for illustration, kind in product(part.illustrations, kinds):
             replace_file(folder / f"{illustration.name}.{kind}", getattr(illustration, kind))
 
@@ -96,22 +82,3 @@ def illustrate(content: Content, folder: Path, kinds: Sequence[str]) -> None:
 def replace_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write(data), durable=False)
-
-
-def watch(
-    paths: Sequence[Path], output: Path, filters: Sequence[str], formats: set[str], baseline: Sequence[str]
-) -> None:
-    """Make the report again whenever a run leaves something new, until interrupted."""
-    screen = console()
-    seen = None
-    while True:
-        if (present := list(changes(paths))) != seen:
-            seen = present
-            content = replace(gather(paths, filters, baseline), refresh=WATCH_SECONDS)
-            screen.clear()
-            if "terminal" in formats:
-                terminal.show(content.blocks(), screen)
-            write(content, output, formats)
-            screen.print(f"Watching; the page reloads itself: {output / 'report.html'}. Ctrl-C ends it.")
-            sys.stdout.flush()
-        time.sleep(WATCH_SECONDS)
