@@ -6,7 +6,7 @@ Notable: nothing is left out silently. torch is never imported.
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,13 +160,6 @@ def short(path: Path) -> str:
     """`path` from the working directory if it lies below it, else whole; a name may hold anything, here it does not."""
     here = Path.cwd()
     return printable(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def changes(paths: Sequence[Path]) -> Iterator[tuple[str, int, int]]:
-    """Path, time and size of every file that the report reads; two equal lists mean that nothing has changed."""
-    for path in (folder / name for folder in run_folders(paths) for name in MARKERS):
-        if path.is_file():
-            yield str(path), path.stat().st_mtime_ns, path.stat().st_size
 
 
 def now() -> str:
