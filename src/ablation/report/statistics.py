@@ -75,8 +75,8 @@ def difference(first: Values, second: Values) -> Estimate:
 
 
 def mean_interval(values: Values) -> Interval:
-    """Student's t interval of the mean."""
-    return mean(values).interval
+    """Student's t interval of the mean; None for fewer than two values."""
+    return mean(values).interval if len(values) else None
 
 
 def difference_interval(first: Values, second: Values) -> Interval:
