@@ -3,11 +3,10 @@
 python src/report.py                                   results/reference and results/runs into results/report
 python src/report.py DIR ... data=cifar10 seed=0,1     other folders into DIR/report, and only the runs that fit
 python src/report.py RUN_A RUN_B                       two runs side by side: what differs, metrics, curves
-python src/report.py --runs                            only print one row a run; --best 5: the best five
+python src/report.py --runs                            only print one row a run, the best first
 python src/report.py --baseline optimizer.lr=0.3       what the others are compared with; the default: conf/
 python src/report.py --format terminal                 only print
 python src/report.py --check                           exit status 1 if a claim is contradicted
-python src/report.py --watch                           again whenever a run leaves something new
 python src/report.py --publish STUDY PATH ...          copy finished runs to results/reference/STUDY, renew the READMEs
 """
 
@@ -20,11 +19,10 @@ from pathlib import Path
 from ablation.errors import UserError
 from ablation.program import Parser, check_output, check_writable, console, make_unbreakable
 from ablation.report import terminal
-from ablation.report.content import Block
 from ablation.report.evidence import MARKERS
 from ablation.report.listings import pair_blocks, runs_blocks
 from ablation.report.publishing import publish
-from ablation.report.reporting import DEFAULT_OUTPUT, DEFAULT_PATHS, FORMATS, gather, watch, write
+from ablation.report.reporting import DEFAULT_OUTPUT, DEFAULT_PATHS, FORMATS, gather, write
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -34,44 +32,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="folder of the report: DIR/report, or results/report without a DIR")
     parser.add_argument("--baseline", action="append", default=[], metavar="KEY=VALUE", help="what the baseline has")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--runs", action="store_true", help="only print one row a run")
-    mode.add_argument(
-        "--best", type=int, metavar="N", help="only print the best N runs, by validation error if all have one"
-    )
-    mode.add_argument("--watch", action="store_true", help="make it again when something changes")
+    mode.add_argument("--runs", action="store_true", help="only print one row a run, the best first")
     mode.add_argument("--check", action="store_true", help="exit status 1 if a claim is contradicted")
     mode.add_argument("--publish", metavar="STUDY", help="make no report, but publish the runs as this study")
     options = parser.parse_intermixed_args(arguments)
     options.format = set(options.format.split(","))
-    for name in sorted(options.format - {*FORMATS}):
-        raise UserError("--format", name, f"must be some of {', '.join(FORMATS)}, joined by commas")
     options.filters = [text for text in options.what if "=" in text and not exists(text)]
     options.paths = [Path(text) for text in options.what if text not in options.filters]
-    for path in options.paths:
-        if not exists(path):
-            raise UserError("path", path, "no such file or folder; a filter would be key=value")
-    for text in options.baseline:
-        if "=" not in text:
-            raise UserError("--baseline", text, "must be KEY=VALUE, such as optimizer.lr=0.1")
-    if options.best is not None and options.best < 1:
-        raise UserError("--best", options.best, "must be a positive number")
-    runs = [path for path in options.paths if is_run(path)]
+    runs = [path for path in options.paths if any((path / marker).is_file() for marker in MARKERS)]
     options.pair = runs if len(runs) == len(options.paths) == 2 else []
-    if options.runs or options.best or (runs and not options.output):
-        options.format = {"terminal"}  # a run's folder is no place for a report
+    if options.runs or (runs and not options.output):
+        options.format &= {"terminal"}  # a run's folder is no place for a report
     options.output = options.output or output_for(options.paths)
-    if exists(options.output) and not options.output.is_dir():
-        raise UserError("--output", options.output, "must be a folder, or not exist yet")
-    if options.format != {"terminal"}:
-        check_writable("--output", options.output)
-    if options.publish and not options.paths:
-        raise UserError("--publish", options.publish, "needs a PATH with the runs to publish, such as results/runs")
+    check(options)
     options.paths = options.paths or list(DEFAULT_PATHS)
     return options
-
-
-def is_run(path: Path) -> bool:
-    return any((path / marker).is_file() for marker in MARKERS)
 
 
 def output_for(paths: Sequence[Path]) -> Path:
@@ -82,20 +57,35 @@ def output_for(paths: Sequence[Path]) -> Path:
     return (first.parent if first.name == "runs" else first) / "report"
 
 
+def check(options: argparse.Namespace) -> None:
+    for name in sorted(options.format - {*FORMATS}):
+        raise UserError("--format", name, f"must be some of {', '.join(FORMATS)}, joined by commas")
+    for path in options.paths:
+        if not exists(path):
+            raise UserError("path", path, "no such file or folder; a filter would be key=value")
+    for text in options.baseline:
+        if "=" not in text:
+            raise UserError("--baseline", text, "must be KEY=VALUE, such as optimizer.lr=0.1")
+    if exists(options.output) and not options.output.is_dir():
+        raise UserError("--output", options.output, "must be a folder, or not exist yet")
+    if options.format != {"terminal"}:
+        check_writable("--output", options.output)
+    if options.publish and not options.paths:
+        raise UserError("--publish", options.publish, "needs a PATH with the runs to publish, such as results/runs")
+
+
 def run(arguments: list[str]) -> bool:
     """Do what is asked for; whether --check found a contradicted claim. Raises UserError."""
     options = parse(arguments)
     if options.publish:
         print(publish(options.publish, options.paths, options.filters))
         return False
-    if options.watch:
-        watch(options.paths, options.output, options.filters, options.format, options.baseline)
     content = gather(options.paths, options.filters, options.baseline)
-    blocks = list(content.blocks())
+    blocks = content.blocks()
     if options.pair:
-        blocks = pair(options.pair)
-    if options.runs or options.best:
-        blocks = list(runs_blocks(content, options.best))
+        blocks = pair_blocks(options.pair)
+    elif options.runs:
+        blocks = runs_blocks(content)
     if "terminal" in options.format:
         terminal.show(blocks, console())
         sys.stdout.flush()
@@ -106,13 +96,6 @@ def run(arguments: list[str]) -> bool:
     for study, finding in contradicted:
         print(f"contradicted: {study.name}: {finding.claim.id}: {finding.claim.statement}: {finding.evidence}")
     return bool(contradicted)
-
-
-def pair(folders: list[Path]) -> list[Block]:
-    try:
-        return list(pair_blocks(folders))
-    except ValueError as error:
-        raise UserError("path", " ".join(map(str, folders)), f"two finished runs are compared; {error}") from None
 
 
 def main(arguments: list[str]) -> int:

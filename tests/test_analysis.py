@@ -236,7 +236,7 @@ def test_the_report_shows_the_analyses_and_lists_damaged_ones(tmp_path: Path) ->
     content = reporting.gather([tmp_path])
     reporting.illustrate(content, tmp_path / "figures", [])
     (part,) = content.sections[0].parts
-    assert [len(cell.runs) for cell in part.setting.cells] == [2] * 4
+    assert [len(cell.runs) for cell in part.subject.cells] == [2] * 4
     captions = {illustration.kind: illustration.caption for illustration in part.illustrations}
     assert {"lesions", "slice", "correlation"} < set(captions)
     assert all("one seed each" in captions[kind] for kind in ("lesions", "slice", "correlation"))

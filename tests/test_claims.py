@@ -11,10 +11,13 @@ import yaml
 from records_factory import paper_study, record, study_of, write_all
 
 from ablation.config.compose import compose
-from ablation.report import evidence, paper
-from ablation.report.arms import Arm, Claim
-from ablation.report.claims import CLAIMS, PAPERS, Finding, findings, study_findings
-from ablation.report.metrics import BEST_TEST, EVENED, GROWTH, GROWTH_2, GROWTH_3, RATIO, RESPONSE, TEST, TRAIN, Metric
+from ablation.report import evidence, interventions, paper
+from ablation.report.arms import Arm, Claim, plain
+from ablation.report.claims import PAPERS
+from ablation.report.comparisons import comparison_of
+from ablation.report.filters import select
+from ablation.report.findings import CLAIMS, Finding, findings, study_findings
+from ablation.report.metrics import BEST_TEST, EVENED, GROWTH, RATIO, RESPONSE, TEST, TRAIN, Metric
 from ablation.report.rules import ENOUGH_SEEDS, MIN_SEEDS, DifferencesWithin, Higher, MeanWithin, Rule
 from ablation.report.studies import studies
 
@@ -97,6 +100,7 @@ def test_thresholds_are_constants() -> None:
         "shortcuts-close-56": (-0.475, 0.475),
         "notebook": (8.68, 9.32),
     }
+    assert [quoted.value for quoted in paper.PLAIN_TEST_ERROR.values()] == [9.7, 10.1, 11.4, 13.25]  # read off Figure 6
     least = {c.id: round(c.test.least, 3) for c in PAPERS if isinstance(c.test, Higher)}
     assert least["degradation-train"] == 0.647  # a quarter of 3.33 - 0.74
     assert least["depth-helps-test"] == 0.445  # and of 8.75 - 6.97
@@ -107,7 +111,7 @@ def test_thresholds_are_constants() -> None:
 # Claims
 
 ERRORS = {TRAIN: "train_error", TEST: "test_error", BEST_TEST: "best_test_error"}
-STAGES = {GROWTH: 1, GROWTH_2: 2, GROWTH_3: 3}
+STAGES = {metric: stage for stage, metric in GROWTH.items()}
 
 
 def with_metric(metric: Metric, value: float) -> dict[str, Any]:
@@ -124,7 +128,16 @@ def with_metric(metric: Metric, value: float) -> dict[str, Any]:
     return {"layers": [middle | {keys[metric]: 10.0**value}, middle, middle]}
 
 
-@pytest.mark.parametrize("claim", PAPERS, ids=lambda claim: claim.id)
+def runs_of(arm: Arm, metric: Metric, value: float, recipe: dict[str, Any]) -> Records:
+    """Three seeds with this value of the metric; beside the best rate another one that is best in training only."""
+    changes = {"shortcut": arm.shortcut or "A", "val_error": 9.0} | recipe | with_metric(metric, value)
+    changes |= {f"config__{key.replace('.', '__')}": given for key, given in arm.keys}
+    other = changes | {"config__optimizer__lr": 0.3, "train_error": 0.0, "val_error": 9.1}
+    both = [changes, other] if arm.best_of else [changes]
+    return [record(arm.depth, arm.residual, seed, **one) for one in both for seed in range(3)]
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 @pytest.mark.parametrize("verdict", ["reproduced", "contradicted"])
 def test_each_claim_is_decided_by_its_networks_in_order(claim: Claim, verdict: str) -> None:
     good, test = verdict == "reproduced", claim.test
@@ -139,11 +152,8 @@ def test_each_claim_is_decided_by_its_networks_in_order(claim: Claim, verdict: s
         outside = 1.5 * test.high if np.isfinite(test.high) else test.low - 0.5 * abs(test.low)
         arms = [(one_sided if inside is None else inside) if good else outside]
     recipe = NOTEBOOK if claim.scope == "notebook" else {}
-    made = [
-        record(d.depth, d.residual, seed, **{"shortcut": d.shortcut or "A"} | recipe | with_metric(claim.metric, value))
-        for d, value in zip(claim.arms, arms, strict=True)
-        for seed in range(3)
-    ]
+    pairs = zip(claim.arms, arms, strict=True)
+    made = [run for arm, value in pairs for run in runs_of(arm, claim.metric, value, recipe)]
     assert examined(claim.id, made).verdict == verdict
 
 
@@ -207,10 +217,12 @@ def test_runs_that_failed_count_against_convergence(tmp_path: Path, finished: in
             (place / "config.yaml").write_text(yaml.safe_dump(config))
             (place / "status.json").write_text(json.dumps({"status": "failed", "message": "the loss is not finite"}))
     found = evidence.read([tmp_path])
+    assert (len(found.failed), len(select(found, ["model.depth=20"]).failed)) == (failed, 0)
     (study,) = studies(found.runs, found.failed)
     (finding,) = findings(BY_ID["resnet-110-converges"], study)
     assert finding.verdict == verdict
     assert (f"{failed} of {finished + failed} runs failed" in finding.headline) == (failed > 0)
+    assert comparison_of(study) is None  # failed runs do not tell their machine, and yet differ in depth only
 
 
 @pytest.mark.parametrize(("n", "verdict"), [(3, "suggestive"), (4, "suggestive"), (5, "reproduced")])
@@ -228,16 +240,6 @@ def test_shuffled_labels_reproduce_nothing() -> None:
         made = [record(56 if k < 5 else 20, False, k % 5, train_error=float(e)) for k, e in enumerate(dealt)]
         wrong += examined("degradation-train", made).verdict == "reproduced"
     assert wrong <= 2
-
-
-def test_quotes_of_figure_6_and_of_section_4_1() -> None:
-    assert {depth: quoted.value for depth, quoted in paper.PLAIN_TEST_ERROR.items()} == {
-        20: 9.7,
-        32: 10.1,
-        44: 11.4,
-        56: 13.25,
-    }
-    assert "ImageNet's plain-34" in BY_ID["ratio-start"].source
 
 
 def test_too_few_seeds_decide_nothing_and_show_the_difference() -> None:
@@ -308,8 +310,8 @@ def with_rates(depth: int, errors: dict[float, tuple[float, float]], **changes: 
 
 
 HE, DIRAC = {0.1: (50.0, 50.0)}, {"config__model__init": "dirac"}
-INIT = (Arm(False, 56), Arm(False, 56, keys=(("model.init", "dirac"),)))
-RATES = (Arm(False, 56, best_of="optimizer.lr"), Arm(False, 20, best_of="optimizer.lr"))
+INIT = (plain(56), plain(56, "model.init", "dirac"))
+RATES = (plain(56, best_of="optimizer.lr"), plain(20, best_of="optimizer.lr"))
 PLAIN_20 = with_rates(20, {0.1: (3.0, 8.0), 0.03: (2.0, 9.0)})
 
 
@@ -328,6 +330,12 @@ def test_arms_that_name_keys_are_compared_across_settings(arms: Any, made: Recor
     found = findings(claim, study_of(made))
     assert [one.verdict == "untested" for one in found] == [means is None]
     assert means is None or list(found[0].numbers["means"].values()) == pytest.approx(means)
+
+
+def test_a_study_says_nothing_of_interventions_that_it_does_not_try() -> None:
+    for init in ("he_fan_in", "glorot"):
+        found = study_findings(study_of([record(56, False, seed, config__model__init=init) for seed in range(5)]))
+        assert not {finding.claim for part in found for finding in part} & {*interventions.CLAIMS}
 
 
 # Recipes
@@ -359,6 +367,13 @@ def test_the_papers_numbers_are_asked_of_its_recipe_only(departure: dict[str, An
     assert {finding.label for finding in asked if finding.claim.scope == "any"} == {f"not the paper's recipe: {named}"}
 
 
+def test_the_papers_claims_are_not_asked_of_other_initial_weights() -> None:
+    made = [record(d, False, seed, config__model__init="dirac") for d in (20, 56) for seed in range(5)]
+    (found,) = study_findings(study_of(made))
+    tested = {finding.claim.id for finding in found if finding.verdict != "untested"}
+    assert tested == {"dirac-growth", "dirac-ends-degradation"}
+
+
 @pytest.mark.parametrize(
     "departure",
     [{"optimizer__lr": 0.01}, {"model__width": 64}, {"optimizer__weight_decay": 0.0}, {"data__remainder": "drop"}],
@@ -383,8 +398,3 @@ def test_every_claim_of_the_paper_is_listed_once_on_its_data() -> None:
     assert {f.headline for f in alone if f.claim.id == "notebook"} == {"no records with the notebook's recipe"}
     (digits,) = study_findings(study_of([record(20, residual=True, config__data__name="digits")]))
     assert {f.claim.scope for f in digits} == {"any"}
-
-
-def test_quoted_numbers_of_110_layers_say_what_they_are() -> None:
-    assert str(paper.RESIDUAL_TEST_ERROR[110]) == "6.61 ± 0.16"
-    assert paper.BEST_OF_FIVE_110.value == 6.43

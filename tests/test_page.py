@@ -104,7 +104,7 @@ def test_a_comparison_gets_curves_of_every_value_and_the_error_against_it(tmp_pa
     write_all(tmp_path / "runs", made)
     content = gather([tmp_path / "runs"])
     illustrate(content, tmp_path, [])
-    curves, values = content.sections[0].illustrations
+    curves, values = content.sections[0].parts[0].illustrations
     ends = {(one["network"], one["what"]): one["points"][-1] for one in curves.chart["series"]}
     assert ends["lr=0.1", "test"] == (64_000, pytest.approx(8.0, abs=0.01))
     assert ends["lr=1", "test"] == (64_000, pytest.approx(40.0, abs=0.01))
@@ -117,6 +117,6 @@ def test_no_figure_is_wider_than_a_page_however_much_is_compared(tmp_path: Path)
     write_all(tmp_path / "runs", [record(*one, config__optimizer__lr=rate) for one in networks for rate in (0.1, 1.0)])
     content = gather([tmp_path / "runs"])
     illustrate(content, tmp_path, ["png"])
-    for figure in content.sections[0].illustrations:
+    for figure in content.sections[0].parts[0].illustrations:
         with Image.open(BytesIO(figure.png)) as image:
             assert image.width / image.info["dpi"][0] < 8, figure.name  # inches

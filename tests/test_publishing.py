@@ -5,13 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
-from records_factory import digits_quickstart, paper_study, write
+from records_factory import digits_quickstart, paper_study, record, write
 
 from ablation.config.schema import ROOT
 from ablation.errors import UserError
 from ablation.report.publishing import MARKS, publish
 
 PAGES = ("README.md", "results/README.md")
+DETAILED = ["digits-depth.svg", "digits-correlation.svg", "earlier-depth.svg"]
 
 
 @pytest.fixture
@@ -38,6 +39,8 @@ def contents(root: Path) -> dict[str, bytes]:
 def test_finished_runs_are_copied_and_the_pages_renewed(project: Path) -> None:
     for made in paper_study(seeds=1, depths=[20, 56]):
         write(project / "results/reference/earlier", made | {"layers": []}, points=0)
+    alone = record(20, True, config__data__name="digits") | {"layers": []}  # it compares nothing
+    write(project / "results/reference/lonely", alone, points=0)
     said = publish("digits", [project / "results/runs"], [], project)
     assert said.startswith("4 finished runs copied")
     copies = sorted((project / "results/reference/digits").iterdir())
@@ -47,18 +50,21 @@ def test_finished_runs_are_copied_and_the_pages_renewed(project: Path) -> None:
         for name in ("history.jsonl", *(path.name for path in original.glob("analysis.json"))):
             assert (copy / name).read_bytes() == (original / name).read_bytes()
         assert {path.name for path in copy.iterdir()} == {path.name for path in original.iterdir()} - {"status.json"}
-        record = json.loads((original / "record.json").read_text())
-        record["config"]["results"] = record["config"]["data"]["root"] = None
-        assert json.loads((copy / "record.json").read_text()) == record
-    for page in PAGES:
+        made = json.loads((original / "record.json").read_text())
+        made["config"]["results"] = made["config"]["data"]["root"] = None
+        assert json.loads((copy / "record.json").read_text()) == made
+    for page in (*PAGES, "results/DETAILS.md"):
         text = (project / page).read_text()
-        assert text.startswith(f"before\n{MARKS[0]}\n")
-        assert text.endswith(f"\n{MARKS[1]}\nafter\n")
-        assert "| plain-56 | " in text
+        if page in PAGES:
+            assert text.startswith(f"before\n{MARKS[0]}\n")
+            assert text.endswith(f"\n{MARKS[1]}\nafter\n")
         images = re.findall(r"\]\((.+?\.svg)\)", text)
-        wanted = "earlier-depth.svg" if page == "README.md" else "digits-depth.svg"  # CIFAR-10 comes first
-        assert [Path(image).name for image in images].count(wanted) == 1
+        wanted = {"README.md": ["earlier-depth.svg"], "results/README.md": []}  # CIFAR-10 comes first
+        assert [Path(image).name for image in images] == wanted.get(page, DETAILED)
         assert all(((project / page).parent / image).is_file() for image in images)
+        assert "lonely" not in text
+        assert ("| plain-56 | " in text) == (page != "results/README.md")
+    assert re.search(r"\| digits \| 4 \| ", (project / "results/README.md").read_text())
     text = (project / "README.md").read_text()
     assert re.findall("^. Network .*$", text, re.MULTILINE) == ["| Network | n | Train error % | Test error % |"]
     assert "reproduced" not in text

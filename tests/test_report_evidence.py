@@ -219,7 +219,7 @@ def test_studies_are_never_mixed(tmp_path: Path) -> None:
 )
 def test_filters(filters: str, count: int, tmp_path: Path) -> None:
     write_all(tmp_path, [*digits_quickstart(), *paper_study(seeds=2, depths=[20])])
-    assert len(select(read([tmp_path]).runs, filters.split())) == count
+    assert len(select(read([tmp_path]), filters.split()).runs) == count
 
 
 @pytest.mark.parametrize(
@@ -236,5 +236,5 @@ def test_filters(filters: str, count: int, tmp_path: Path) -> None:
 def test_a_filter_that_fits_nothing_says_what_there_is(filters: str, message: str, tmp_path: Path) -> None:
     write_all(tmp_path, [*digits_quickstart(), *paper_study(seeds=2, depths=[20])])
     with pytest.raises(UserError) as caught:
-        select(read([tmp_path]).runs, filters.split())
+        select(read([tmp_path]), filters.split())
     assert message in str(caught.value)

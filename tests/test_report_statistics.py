@@ -78,7 +78,7 @@ def test_intervals_and_welchs_test_are_scipys(size: int) -> None:
 
 def test_one_value_has_no_interval_and_equal_ones_a_point() -> None:
     one, same = np.array([1.0]), np.array([2.0, 2.0, 2.0])
-    assert mean_interval(one) is difference_interval(one, same) is mean_interval(one[1:]) is None
+    assert mean_interval(one) is mean_interval(one[1:]) is difference_interval(one, same) is None
     assert mean_interval(same) == (2.0, 2.0)
     assert difference_interval(same, same + 1) == (-1.0, -1.0)
     assert (welch_p(same + 1, same), welch_p(same, same), welch_p(same, same + 1)) == (0.0, 1.0, 1.0)
@@ -116,7 +116,7 @@ def reproduced(effect: float, seeds: int, spread: Callable[..., np.ndarray], cla
     for _ in range(200):
         arms = [{"a": spread(draws, seeds) + effect, "b": draws.normal(size=seeds)} for _ in range(claims)]
         found = verdicts([rule.judge(arm, TEST) for arm in arms], [seeds] * claims)
-        counts.append(sum(one.verdict == "reproduced" for one in found))
+        counts.append(sum(verdict == "reproduced" for verdict, _ in found))
     return counts
 
 

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from ablation.report.figures import GREY, KINDS, Drawn, draw_depths, look, seeds_text
-from ablation.report.layer_figures import draw_layers, layer_caption
+from ablation.report import plotting
+from ablation.report.plotting import KINDS, Drawn, draw_layers, panels
 from ablation.report.statistics import Values
 from ablation.report.studies import Cell, Setting
 
@@ -23,7 +23,10 @@ def draw(name: str, setting: Setting, cells: list[Cell]) -> Drawn:
     counts = sorted({made[name]["images"] for cell in cells for made in cell.runs["analyses"]})
     images = " or ".join(f"{count:,}" for count in counts)
     caption, figure = MAKERS[name](cells)
-    return f"{caption} {images} images of {setting.keys['data.name']}; means over seeds, {seeds_text(cells)}.", figure
+    return (
+        f"{caption} {images} images of {setting.keys['data.name']}; means over seeds, {plotting.seeds_text(cells)}.",
+        figure,
+    )
 
 
 def means(cells: list[Cell], name: str, key: str) -> list[tuple[Cell, Values]]:
@@ -37,14 +40,13 @@ def means(cells: list[Cell], name: str, key: str) -> list[tuple[Cell, Values]]:
 
 def lesions(cells: list[Cell]) -> tuple[str, Figure]:
     trained, refitted = (means(cells, "lesions", key) for key in ("errors", "refitted"))
-    figure = Figure(figsize=(7.4, 3.4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, found, title in zip(axes, (trained, refitted), ("as trained", "batch norm refitted"), strict=True):
-        draw_layers(axis, [(cell, errors[1:]) for cell, errors in found], title=title, xlabel="deleted block")
+    figure, axes = panels(["as trained", "batch norm refitted"], xlabel="deleted block")
+    for axis, found in zip(axes, (trained, refitted), strict=True):
+        draw_layers(axis, [(cell, errors[1:]) for cell, errors in found])
         for cell, errors in found:
-            axis.hlines(errors[0], 1, len(errors) - 1, look(cell)["color"], ":", linewidth=0.8)
+            axis.hlines(errors[0], 1, len(errors) - 1, plotting.look(cell)["color"], ":", linewidth=0.8)
     axes[0].set(ylabel="test error (%)", ylim=(0, 100))
-    layer_caption(figure, trained)
+    plotting.layer_caption(figure, trained)
     numbers = "; ".join(
         f"{cell.label} {errors[0]:.1f} % whole, without a block {np.nanmedian(errors[1:]):.1f} % in the median, "
         f"refitted {np.nanmedian(others[1:]):.1f} %"
@@ -59,16 +61,14 @@ def lesions(cells: list[Cell]) -> tuple[str, Figure]:
 
 def loss_slice(cells: list[Cell]) -> tuple[str, Figure]:
     kinds = sorted({cell.residual for cell in cells})
-    figure = Figure(figsize=(3.7 * len(kinds), 3.2), layout="constrained")
-    axes = dict(zip(kinds, figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], strict=True))
-    for (cell, alphas), (_, losses) in zip(
-        means(cells, "slice", "alphas"), means(cells, "slice", "losses"), strict=True
-    ):
-        axes[cell.residual].plot(alphas, losses, label=cell.label, markersize=3, **look(cell))
-    for residual, axis in axes.items():
-        axis.set(title=KINDS[residual]["label"], xlabel="step", yscale="log", xticks=(-1, -0.5, 0, 0.5, 1))
+    titles = [str(KINDS[kind]["label"]) for kind in kinds]
+    figure, axes = panels(titles, xlabel="step", yscale="log", xticks=(-1, -0.5, 0, 0.5, 1))
+    pairs = zip(means(cells, "slice", "alphas"), means(cells, "slice", "losses"), strict=True)
+    for (cell, alphas), (_, losses) in pairs:
+        axes[kinds.index(cell.residual)].plot(alphas, losses, label=cell.label, markersize=3, **plotting.look(cell))
+    for axis in axes:
         axis.legend()
-    axes[kinds[0]].set_ylabel("training loss")
+    axes[0].set_ylabel("training loss")
     return (
         "Loss along one random, filter-normalised direction (after Li et al. 2018, Figure 2); a step of 1 is as long "
         "as the weights. In evaluation mode; batch norm's weights and statistics stay as trained."
@@ -76,15 +76,15 @@ def loss_slice(cells: list[Cell]) -> tuple[str, Figure]:
 
 
 def correlation(cells: list[Cell]) -> tuple[str, Figure]:
-    found = [(cell, np.array([made["correlation"]["cosine"] for made in cell.runs["analyses"]])) for cell in cells]
-    limit = 1.1 * max(float(values.max()) for _, values in found) + 0.01
-    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = panels([""], xlabel="layers", ylabel="cosine", xticks=sorted({cell.depth for cell in cells}))
     for residual, style in KINDS.items():
-        draw_depths(axis, [pair for pair in found if pair[0].residual is residual], style, limit)
-    axis.axhline(0, color=GREY, linewidth=0.6)
-    depths = sorted({cell.depth for cell in cells})
-    axis.set(xlabel="layers", ylabel="cosine", xticks=depths, xlim=(depths[0] - 3, depths[-1] + 3), ylim=(None, limit))
+        own = [cell for cell in cells if cell.residual is residual]
+        found = [
+            (cell.depth, np.array([made["correlation"]["cosine"] for made in cell.runs["analyses"]])) for cell in own
+        ]
+        if found:
+            plotting.draw_means(axis, found, **style)
+    axis.axhline(0, color=plotting.GREY, linewidth=0.6)
     axis.legend()
     return (
         "Mean cosine between a logit's gradients in the pixels of an image and of the same image with noise, a tenth "
@@ -94,4 +94,4 @@ def correlation(cells: list[Cell]) -> tuple[str, Figure]:
 
 
 MAKERS = {"lesions": lesions, "slice": loss_slice, "correlation": correlation}
-FIGURES = {name: partial(draw, name) for name in MAKERS}
+ANALYSES = {name: partial(draw, name) for name in MAKERS}

@@ -1,24 +1,23 @@
-"""The claims of the paper, and of what is known since, as a table; and the verdicts on them from records.
+"""The claims of the paper, and of what is known since, as a table.
+
+A claim's life: it is declared, here or in `interventions`; finds its cells in a study (`arms`); is decided by its rule
+(`rules`) from a number of each of their runs (`metrics`); is corrected for all the claims that are tested in the study,
+and becomes a finding (`findings`), which the page, the terminal and claims.json show.
 
 Source: He et al. 2015, Sections 3.3, 4.1 and 4.2, and Yang et al. 2019 for the gradients; the quoted numbers stand in
-`paper`, the rules in `rules`. Notable: everything that decides is a constant, and each margin and each minimum effect
-is derived from the size of the effects that others measured. They, and the correction for the number of claims, were
-set on 2026-11-24, before any run with the paper's recipe but after the records of results/reference were seen
-(docs/log.md lists the verdicts that changed). A claim about a number of the paper is only asked of its own recipe.
+`paper`. Notable: everything that decides is a constant, and each margin and each minimum effect is derived from the
+size of the effects that others measured. They, and the correction for the number of claims, were set on 2026-11-24,
+before any run with the paper's recipe but after the records of results/reference were seen (docs/log.md lists the
+verdicts that changed). A claim about a number of the paper is only asked of its own recipe.
 """
 
 import math
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from typing import Any
 
-from ablation.report import interventions, metrics, paper
-from ablation.report.arms import Arm, Claim
-from ablation.report.metrics import GROWTH, GROWTH_2, GROWTH_3, RATIO, TEST, TRAIN, Metric
+from ablation.report import metrics, paper
+from ablation.report.arms import Claim, plain, resnet
+from ablation.report.metrics import GROWTH, RATIO, TEST, TRAIN
 from ablation.report.paper import PLAIN_TEST_ERROR, PLAIN_TRAIN_ERROR, RESIDUAL_TEST_ERROR, RESIDUAL_TRAIN_ERROR
-from ablation.report.rules import MIN_SEEDS, DifferencesWithin, Higher, Judgement, MeanWithin, Rule, Verdict, verdicts
-from ablation.report.statistics import Values
-from ablation.report.studies import Cell, Setting, Study
+from ablation.report.rules import DifferencesWithin, Higher, MeanWithin, Rule
 
 
 def quarter(higher: paper.Quoted, lower: paper.Quoted) -> Rule:
@@ -39,9 +38,6 @@ CONVERGED = 10.0  # far from both ends: others' ResNets have below 0.5 %, plain-
 RESPONSES_APART = 0.05  # a twentieth of the responses of a fresh net, which have a spread of 1
 NO_GROWTH = (paper.GRADIENT_GROWTH.value - 1) / 4  # a layer; a quarter of the way from no growth to the theory's 1.21
 TENFOLD = 1.0  # on the scale of log10; a gradient that vanishes or explodes does so by powers of ten
-
-
-plain, resnet = partial(Arm, False), partial(Arm, True)
 
 
 def near(quoted: paper.Quoted) -> Rule:
@@ -94,14 +90,13 @@ PAPERS: tuple[Claim, ...] = (
             FIGURE_7, (resnet(few), resnet(many)), metrics.RESPONSE, RESPONSES) for few, many in ((20, 56), (56, 110))),
     *(Claim(f"explosion-{depth}", f"Batch norm makes plain-{depth}'s gradients explode at the start: in the first "
             f"stage they grow by {paper.GRADIENT_GROWTH.value:.2f} a layer towards the input",
-            paper.MEAN_FIELD, (plain(depth),), GROWTH, AS_THEORY) for depth in (20, 56)),
+            paper.MEAN_FIELD, (plain(depth),), GROWTH[1], AS_THEORY) for depth in (20, 56)),
     *(Claim(f"explosion-56-stage-{stage}", f"In stage {stage} plain-56's gradients grow towards the input as well",
-            paper.MEAN_FIELD, (plain(56),), metric, MeanWithin(low=1 + NO_GROWTH))
-      for stage, metric in ((2, GROWTH_2), (3, GROWTH_3))),
+            paper.MEAN_FIELD, (plain(56),), GROWTH[stage], MeanWithin(low=1 + NO_GROWTH)) for stage in (2, 3)),
     *(Claim(f"no-explosion-56-stage-{stage}", f"With shortcuts they do not: in stage {stage} ResNet-56's stay level",
-            paper.MEAN_FIELD, (resnet(56),), metric, FLAT) for stage, metric in ((2, GROWTH_2), (3, GROWTH_3))),
+            paper.MEAN_FIELD, (resnet(56),), GROWTH[stage], FLAT) for stage in (2, 3)),
     Claim("shortcuts-calm-56", "In the first stage plain-56's gradients grow faster than ResNet-56's",
-          paper.MEAN_FIELD, (plain(56), resnet(56)), GROWTH, Higher(NO_GROWTH)),
+          paper.MEAN_FIELD, (plain(56), resnet(56)), GROWTH[1], Higher(NO_GROWTH)),
     Claim("ratio-start", "At the start gradients do not vanish, they explode: the first third of plain-56's layers has "
           "at least ten times the gradient of the last third", NOT_VANISHING, (plain(56),), RATIO["start"],
           MeanWithin(low=TENFOLD)),
@@ -118,129 +113,3 @@ PAPERS: tuple[Claim, ...] = (
           paper.NOTEBOOK.source, (resnet(20, "avgpool"),), metrics.BEST_TEST, near(paper.NOTEBOOK), "notebook"),
 )
 # fmt: on
-CLAIMS = PAPERS + interventions.CLAIMS
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A claim's verdict in one setting."""
-
-    claim: Claim
-    setting: Setting
-    verdict: Verdict
-    """Corrected for the number of claims that are tested in the study."""
-    headline: str
-    """The number that decides."""
-    details: str = ""
-    """The networks' own numbers."""
-    numbers: dict[str, Any] = field(default_factory=dict)
-    judged: Judgement | None = None
-    """None if the claim is untested or has too few seeds; only the others count in the correction."""
-
-    @property
-    def uncorrected(self) -> Verdict:
-        return self.judged.verdict if self.judged else self.verdict
-
-    @property
-    def evidence(self) -> str:
-        return "; ".join(filter(None, (self.headline, self.details)))
-
-    @property
-    def label(self) -> str:
-        """What keeps this from being the paper's own claim; empty if nothing does."""
-        if self.claim.scope == "notebook" or self.setting.from_paper:
-            return ""
-        return f"not the paper's recipe: {', '.join(self.setting.deviations)}"
-
-    def as_dict(self, study: Study) -> dict[str, Any]:
-        claim, arms = self.claim, [asdict(arm) for arm in self.claim.arms]
-        found: dict[str, Any] = {
-            "id": claim.id,
-            "study": study.name,
-            "setting": self.setting.title,
-            "label": self.label,
-        }
-        found |= {"verdict": self.verdict, "uncorrected": self.uncorrected}
-        found |= {"statement": claim.statement, "source": claim.source}
-        found |= {"comparison": claim.comparison, "arms": arms, "test": claim.test.rule}
-        return found | {"threshold": claim.test.threshold, "evidence": self.evidence, "numbers": self.numbers}
-
-
-def study_findings(study: Study) -> list[list[Finding]]:
-    """The verdicts in each setting of a study; a claim that is tested nowhere stands once, in the main setting."""
-    found = corrected([finding for claim in CLAIMS for finding in findings(claim, study)])
-    return [[finding for finding in found if finding.setting is setting] for setting in study.settings]
-
-
-def corrected(found: list[Finding]) -> list[Finding]:
-    """The findings of a study with their final verdicts."""
-    tested = [(finding, finding.judged) for finding in found if finding.judged]
-    seeds = [min(finding.numbers["n"].values()) for finding, _ in tested]
-    final = zip(tested, verdicts([judged for _, judged in tested], seeds), strict=True)
-    changed = {
-        id(finding): replace(
-            finding,
-            verdict=made.verdict,
-            headline=f"{finding.headline}, corrected p = {made.p:.2g}",
-            numbers=finding.numbers
-            | {"p": judged.p, "p_corrected": made.p, "p_contradicted": judged.p_contradicted}
-            | {"p_contradicted_corrected": made.p_contradicted, "claims": len(tested)},
-        )
-        for (finding, judged), made in final
-    }
-    return [changed.get(id(finding), finding) for finding in found]
-
-
-def findings(claim: Claim, study: Study) -> list[Finding]:
-    """The claim wherever it can be tested in the study, by itself, uncorrected; else once, untested."""
-    found = [examine(claim, setting, cells) for setting, cells in claim.cells(study)]
-    main = study.settings[0]
-    if not found:
-        untested = Finding(claim, main, "untested", f"no records with the {claim.scope}'s recipe")
-        return [untested] if main.keys["data.name"] == paper.RECIPE["data"]["name"] else []
-    nearest = max(found, key=lambda finding: len(finding.numbers["n"]))
-    tested = [one for one in found if one.verdict != "untested"]
-    if claim in interventions.CLAIMS:  # of an intervention that a study does not try there is nothing to say
-        return tested
-    return tested or [replace(nearest, setting=main)]
-
-
-def examine(claim: Claim, setting: Setting, found: dict[Arm, Cell | None]) -> Finding:
-    metric, cells = claim.metric, {arm.label(cell): cell for arm, cell in found.items() if cell}
-    samples = {label: metric.of(cell) for label, cell in cells.items()}
-    means = {label: float(values.mean()) for label, values in samples.items() if len(values)}
-    details = [sample_text(label, samples[label], metric, cell) for label, cell in cells.items()]
-    if metric.beside:
-        beside = [values.mean() for values in map(metric.beside.of, cells.values()) if len(values)]
-        text = ", ".join(f"{mean:.{metric.decimals}f}{metric.unit}" for mean in beside)
-        details += [f"{metric.beside.name} {text}"] if text else []
-    counts = {label: len(values) for label, values in samples.items()}
-    lost = {label: cell.failed + len(cell.runs) - counts[label] for label, cell in cells.items()}
-    numbers: dict[str, Any] = {"n": counts, "means": means, "without_number": lost}
-    untested = Finding(claim, setting, "untested", "", "; ".join(details), numbers)
-    lacking = [arm.name for arm, cell in found.items() if not cell] + [label for label in samples if label not in means]
-    not_converged = sum(lost.values()) if claim.every_run else 0
-    if lacking and not not_converged:
-        return replace(untested, headline=f"no records of {', '.join(lacking)}")
-    if not_converged:
-        runs = not_converged + sum(counts.values())
-        text = f"{not_converged} of {runs} runs failed or diverged; the claim is about every run"
-        return replace(untested, verdict="inconclusive", headline=text)
-    judged = claim.test.judge(samples, metric)
-    shown = replace(untested, verdict=judged.verdict, headline=judged.text, numbers=numbers | judged.numbers)
-    if min(counts.values()) < MIN_SEEDS:
-        text = f"{judged.text}; too few seeds, {MIN_SEEDS} are needed"
-        return replace(shown, verdict="inconclusive", headline=text)
-    return replace(shown, judged=judged)
-
-
-def sample_text(label: str, values: Values, metric: Metric, cell: Cell) -> str:
-    """A network's mean, spread and n, with the runs that have no number, and what the test set's own sampling gives."""
-    lost = f", {cell.failed} more failed or diverged" if cell.failed else ""
-    lost += f", {without} without a number" if (without := len(cell.runs) - len(values)) else ""
-    if not len(values):
-        return f"{label}: no number{lost}"
-    spread = f" ± {values.std(ddof=1):.{metric.decimals}f}" if len(values) > 1 else ""
-    sampling = metrics.sampling_std(cell) if metric is TEST else math.nan
-    beside = f", sampling of the test set ± {sampling:.2f}" if math.isfinite(sampling) else ""
-    return f"{label} {values.mean():.{metric.decimals}f}{spread}{metric.unit} (n={len(values)}{lost}{beside})"

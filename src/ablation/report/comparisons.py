@@ -35,8 +35,6 @@ class Comparison:
     """The dotted defining keys that differ among the cells, beside depth and plain or residual."""
     cells: tuple[Cell, ...]
     baseline: Cell
-    off_default: tuple[str, ...]
-    """Where no cell has what was asked of the baseline, or the default: key=value of what was wanted."""
 
     def values(self, cell: Cell) -> Keys:
         """What the cell has for each of `keys`; without those that it cannot have, such as AdamW's momentum."""
@@ -113,10 +111,7 @@ def comparison_of(study: Study, baseline: Keys | None = None) -> Comparison | No
         return None
     wanted = {key: value for key, value in (baseline or {}).items() if key in (*keys, *NETWORK)}
     chosen = min(cells, key=lambda cell: distance(cell, keys, wanted))
-    own = defining(chosen)
-    asked = wanted if baseline else {key: default(key, own) for key in keys}
-    off = (f"{key}={shown(value)}" for key, value in asked.items() if value is not None and own.get(key) != value)
-    found = Comparison(study, keys, tuple(cells), chosen, tuple(off))
+    found = Comparison(study, keys, tuple(cells), chosen)
 
     def row(cell: Cell) -> list[Any]:
         """By network, then numbers by size and all else by name."""

@@ -1,16 +1,18 @@
-"""report.md, table.csv, table.tex and claims.json: the report for a README, a spreadsheet, a paper and a program."""
+"""report.md, table.csv, runs.csv, table.tex and claims.json: for a README, a spreadsheet, a paper and a program.
+
+Notable: report.html is this Markdown, too (`page`).
+"""
 
 import json
-import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from ablation.report.content import Block, Content, Illustration, Table, Text
 from ablation.report.listings import every_run
-from ablation.report.tables import cell_row, claims_table, difference
+from ablation.report.tables import cell_row, difference
 
 MARKDOWN = str.maketrans({"\\": "\\\\", "|": "\\|", "<": "&lt;", "*": "\\*"})
 LATEX = str.maketrans(
@@ -18,38 +20,49 @@ LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"±": r"$\pm$", "≈": r"$\approx$", "–": "--", "·": r"$\cdot$"}
 )
-MARKS = {"title": "# ", "chapter": "## ", "study": "## ", "setting": "### ", "command": "    "}
-MARKS |= {"note": "- ", "item": "- ", "plain": "", "soft": "", "label": ""}
+FORMS = {
+    "title": "# {}",
+    "chapter": "## {}",
+    "study": "## {}",
+    "setting": "### {}",
+    "command": "    {}",
+    "note": "- {}",
+}
+FORMS |= {"plain": "{}", "soft": "*{}*", "label": "> {}"}
+FORMS |= {"fold": "<details><summary>{}</summary>", "unfold": "</details>"}
+"""By kind of text; a verdict stands before its text."""
 FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 """Makes a table as small as it must be for the page."""
-NOT_IN_LATEX = ["Time", "Images/s", "best", "median"]
+NOT_IN_LATEX = ["Time", "Images/s"]
 
 
 def markdown(blocks: Iterable[Block], images: str = "figures/{}.png") -> str:
     """The blocks in GitHub's Markdown; `images` is the path of an image from the document, {} its name."""
-    return "\n\n".join(text for block in blocks for text in markdown_texts(block, images)) + "\n"
+    return "\n\n".join(markdown_text(block, images) for block in blocks) + "\n"
 
 
-def markdown_texts(block: Block, images: str) -> Iterator[str]:
+def markdown_text(block: Block, images: str) -> str:
     match block:
         case Text(kind, text):
-            yield MARKS.get(kind, f"**{kind}**: ") + markdown_text(text)
+            return FORMS.get(kind, f"**{kind}**: {{}}").format(escaped(text))
         case Table(_, _, frame):
-            yield markdown_table(frame)
+            return markdown_table(frame)
         case Illustration(_, name, caption):
-            yield f"![{name}]({images.format(name)})"
-            yield f"*{markdown_text(caption)}*"
-        case findings:
-            yield markdown_table(claims_table(findings))
+            return f"![{name}]({images.format(name)})\\\n*{escaped(caption)}*"
 
 
 def markdown_table(table: pd.DataFrame) -> str:
-    rows = [list(map(str, table.columns)), ["---"] * len(table.columns)]
-    rows += [[markdown_text(str(value)) for value in row] for row in table.itertuples(index=False)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    lines = [list(table.columns), ["---:" if is_numeric(table[name]) else "---" for name in table.columns]]
+    lines += table.to_numpy().tolist()
+    return "\n".join(f"| {' | '.join(escaped(str(text)) for text in line)} |" for line in lines)
 
 
-def markdown_text(text: str) -> str:
+def is_numeric(column: "pd.Series[Any]") -> bool:
+    """Whether the column's text is numbers, with unit and spread or without, and belongs to the right."""
+    return all(re.match(r"[-+≈]?\d|(–|missing|baseline)?$", str(text)) for text in column)
+
+
+def escaped(text: str) -> str:
     """Text that cannot break out of a Markdown table, or become HTML or a link."""
     return re.sub(r"\](?=[(\[:])", r"\]", " ".join(text.split()).translate(MARKDOWN))
 
@@ -62,17 +75,21 @@ def csv(content: Content) -> str:
             for cell in setting.cells:
                 row = {"study": section.study.name, "network": cell.label} | cell.keys | cell_row(cell, setting)
                 rows.append(row | (difference(section.comparison, cell) if section.comparison else {}))
-    return str(pd.DataFrame(rows).map(csv_text).to_csv(index=False))
+    return csv_of(pd.DataFrame(rows))
+
+
+def runs_csv(content: Content) -> str:
+    """Every run with what defines it and all its numbers."""
+    return csv_of(every_run(content))
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    return str(frame.map(csv_text).to_csv(index=False))
 
 
 def csv_text(value: Any) -> Any:
     """A text that no spreadsheet takes for a formula; anything else as it is."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
-
-
-def runs_csv(content: Content) -> str:
-    """Every run with what defines it and all its numbers."""
-    return str(every_run(content).map(csv_text).to_csv(index=False))
 
 
 def latex(content: Content) -> str:
@@ -98,14 +115,6 @@ def latex_table(table: Table, label: str) -> str:
 
 
 def claims_json(content: Content) -> str:
-    rows = [finite_numbers(finding.as_dict(study)) for study, finding in content.findings]
-    return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def finite_numbers(tree: Any) -> Any:
-    """The tree with null for NaN and infinity, which JSON does not have."""
-    if isinstance(tree, dict):
-        return {key: finite_numbers(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [finite_numbers(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+    rows = json.dumps([finding.as_dict(study) for study, finding in content.findings])
+    rows = json.loads(rows, parse_constant=lambda _: None)  # JSON has no NaN and no infinity
+    return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"

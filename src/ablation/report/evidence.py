@@ -6,11 +6,11 @@ Notable: nothing is left out silently. torch is never imported.
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -18,6 +18,7 @@ import yaml
 from ablation.config.identity import defining
 from ablation.errors import printable
 from ablation.runs.record import analysis, history, record, status
+from ablation.runs.record.files import read_json
 from ablation.runs.record.record import leaves
 
 MARKERS = ("record.json", "status.json", "history.jsonl", "config.yaml", analysis.FILE)
@@ -35,38 +36,31 @@ class Evidence:
     unfinished: pd.DataFrame
     unreadable: pd.DataFrame
     doubles: pd.DataFrame
-    failed: tuple["Failed", ...] = ()
-
-
-class Failed(NamedTuple):
-    """A run that failed or diverged, and so has no record."""
-
-    study: str
-    seed: int
-    keys: dict[str, Any]
-    """What defines its cell, without `MACHINE`, which only a record tells."""
+    failed: Sequence[dict[str, Any]]
+    """Rows of the runs that failed or diverged: without numbers, and without `MACHINE`, which only a record tells."""
 
 
 def read(paths: Sequence[Path]) -> Evidence:
     """Everything below `paths`; one that does not exist holds nothing."""
-    rows, unfinished, unreadable = [], [], []
+    rows, unfinished, unreadable, failed = [], [], [], []
     closed: list[OSError] = []
-    folders = run_folders(paths, closed.append)
-    for folder in folders:
-        path = folder / "record.json"
+    for folder in run_folders(paths, closed.append):
+        file = folder / "record.json"
+        if not file.exists():
+            state = status.read(folder)
+            unfinished.append(unfinished_row(folder, state or dict.fromkeys(status.KINDS)))
+            failed += failed_run(folder) if state and state["status"] == "failed" else []
+            continue
         try:
-            if path.exists():
-                rows.append(run_row(record.read(path), folder))
-                path = folder / analysis.FILE
-                rows[-1]["analyses"] = analysis.read(folder)
-            else:
-                unfinished.append(unfinished_row(folder))
+            row = run_row(record.read(file), folder)
+            rows.append(row)
+            file = folder / analysis.FILE
+            row["analyses"] = analysis.read(folder)
         except ValueError as error:
-            unreadable.append({"file": short(path), "reason": str(error)})
+            unreadable.append({"file": short(file), "reason": str(error)})
     unreadable += [{"file": short(Path(e.filename)), "reason": f"cannot be read: {e.strerror}"} for e in closed]
     runs, doubles = without_doubles(pd.DataFrame(rows, dtype=object))
     left = pd.DataFrame(unfinished, columns=["folder", "status", "progress", "last sign of life", "message"])
-    failed = tuple(filter(None, map(failed_run, folders)))
     return Evidence(runs, left, pd.DataFrame(unreadable, columns=["file", "reason"]), doubles, failed)
 
 
@@ -89,7 +83,7 @@ def run_row(made: dict[str, Any], folder: Path) -> dict[str, Any]:
     The runs of a cell share all that defines a result but the seed, with hardware, precision and data.
     """
     row = dict(leaves(made))
-    keys = cell_keys(made["config"]) | {key: row[key] for key in MACHINE if not missing(row[key])}
+    keys = cell_keys(made["config"]) | {key: row[key] for key in MACHINE if not missing(row.get(key))}
     return row | {
         "folder": folder,
         "study": study_of(folder),
@@ -111,24 +105,20 @@ def study_of(folder: Path) -> str:
     return printable(study[1]) if study else ""
 
 
-def failed_run(folder: Path) -> Failed | None:
-    """The run in the folder if it failed; None for any other, and if its configuration cannot be read."""
-    path = folder / "config.yaml"
-    if (folder / "record.json").exists() or (status.read(folder) or {}).get("status") != "failed" or not path.is_file():
-        return None
+def failed_run(folder: Path) -> list[dict[str, Any]]:
+    """The row of the failed run in the folder; [] if its configuration cannot be used."""
+    config = read_json(folder / "config.yaml", yaml.safe_load)
     try:
-        config = yaml.safe_load(path.read_text("utf-8"))
-        return Failed(study_of(folder), int(config["seed"]), cell_keys(config))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
-        return None
+        return [run_row({"config": config}, folder) | {"config.seed": int(config["seed"])}]
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return []
 
 
 def missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value)
+    return value is None or value != value
 
 
-def unfinished_row(folder: Path) -> dict[str, str]:
-    found = status.read(folder) or dict.fromkeys(status.KINDS)
+def unfinished_row(folder: Path, found: dict[str, Any]) -> dict[str, str]:
     state = found["status"] or "unknown: no readable status.json"
     if state == "running" and status.process_is_gone(found):
         state = "cut off (its process is gone)"
@@ -148,20 +138,17 @@ def without_doubles(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     A study may repeat another's runs (a shared baseline), since studies are never mixed.
     """
-    columns = ["id", "counted", "left out", "numbers"]
     if runs.empty:
-        return runs, pd.DataFrame(columns=columns)
+        return runs, pd.DataFrame(columns=["id", "counted", "left out", "numbers"])
     same = ["study", "cell", "config.seed"]
     ordered = runs.sort_values(["timing.finished", "folder"], key=lambda column: column.map(str), kind="stable")
     again = ordered.duplicated(same)
-    counted = ordered[~again].set_index(same)
+    pairs = ordered[again].merge(ordered[~again], on=same, suffixes=("", " counted"))
     metrics = [column for column in runs.columns if column.startswith("metrics.")]
-    rows = []
-    for _, other in ordered[again].iterrows():
-        kept = counted.loc[tuple(other[same])]
-        numbers = "identical" if all(str(kept[name]) == str(other[name]) for name in metrics) else "different"
-        rows.append((other["id"], short(kept["folder"]), short(other["folder"]), numbers))
-    return runs.drop(index=ordered.index[again]).reset_index(drop=True), pd.DataFrame(rows, columns=columns)
+    equal = pd.concat([pairs[one].map(str) == pairs[f"{one} counted"].map(str) for one in metrics], axis=1).all(axis=1)
+    doubles = {"id": pairs["id"], "counted": pairs["folder counted"].map(short), "left out": pairs["folder"].map(short)}
+    doubles["numbers"] = equal.map({True: "identical", False: "different"})
+    return runs.drop(index=ordered.index[again]).reset_index(drop=True), pd.DataFrame(doubles)
 
 
 def read_history(folder: Path) -> tuple[pd.DataFrame, int]:
@@ -174,13 +161,6 @@ def short(path: Path) -> str:
     """`path` from the working directory if it lies below it, else whole; a name may hold anything, here it does not."""
     here = Path.cwd()
     return printable(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def changes(paths: Sequence[Path]) -> Iterator[tuple[str, int, int]]:
-    """Path, time and size of every file that the report reads; two equal lists mean that nothing has changed."""
-    for path in (folder / name for folder in run_folders(paths) for name in MARKERS):
-        if path.is_file():
-            yield str(path), path.stat().st_mtime_ns, path.stat().st_size
 
 
 def now() -> str:

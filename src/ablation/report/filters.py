@@ -2,33 +2,36 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from ablation.errors import UserError
-from ablation.report.evidence import missing
+from ablation.report.evidence import Evidence, missing
 
 GROUPS = ("model", "shortcut", "optimizer", "schedule", "augmentation", "data", "trainer", "tracker")
 
 
-def select(runs: pd.DataFrame, filters: Iterable[str]) -> pd.DataFrame:
-    """The runs whose record has key=value for each filter, such as data=cifar10, seed=0 or model.depth=20,56.
+def select(evidence: Evidence, filters: Iterable[str]) -> Evidence:
+    """Only the runs whose record has key=value for each filter, such as data=cifar10, seed=0 or model.depth=20,56.
 
     A group's name stands for its member (data=cifar10), model for the network (model=plain20), study for the folder;
-    other keys are the config's or the record's. Raises UserError for a key or value that no run has.
+    other keys are the config's or the record's. Of a failed run, which has no record, its config counts.
+    Raises UserError for a key or value that no finished run has.
     """
+    runs, failed = evidence.runs, evidence.failed
     for key, text in (given.split("=", 1) for given in filters):
         column = column_of(key, runs)
         wanted = [parse(part) for part in text.split(",")]
-        # In Python true is 1; in a filter it is not.
-        matches = [any(v == w and isinstance(v, bool) == isinstance(w, bool) for w in wanted) for v in runs[column]]
+        matches = [fits(value, wanted) for value in runs[column]]
         if not any(matches):
             present = sorted({shown(value) for value in runs[column]})
             more = f" and {len(present) - 12} more" if len(present) > 12 else ""
             raise UserError(key, text, f"no run has it; there are {', '.join(present[:12])}{more}")
         runs = runs[matches]
-    return runs
+        failed = [run for run in failed if column not in run or fits(run[column], wanted)]
+    return replace(evidence, runs=runs, failed=failed)
 
 
 def column_of(key: str, runs: pd.DataFrame) -> str:
@@ -38,6 +41,11 @@ def column_of(key: str, runs: pd.DataFrame) -> str:
             return column
     keys = sorted(name.removeprefix("config.") for name in map(str, runs.columns) if name.startswith("config."))
     raise UserError("filter", key, f"no such key; use study, {', '.join(GROUPS)} or one of {', '.join(keys)}")
+
+
+def fits(value: Any, wanted: list[Any]) -> bool:
+    """Whether it is one of them; in Python true is 1, in a filter it is not."""
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in wanted)
 
 
 def parse(text: str) -> Any:

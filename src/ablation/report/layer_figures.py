@@ -3,19 +3,13 @@
 Source: He et al. 2015, Figure 7; Yang et al. 2019.
 """
 
-from typing import Any
-
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from ablation.report.figures import Drawn, legend_below, log_axis, look, seeds_text
 from ablation.report.paper import GRADIENT_GROWTH
+from ablation.report.plotting import Drawn, draw_layers, layer_caption, log_axis, panels
 from ablation.report.statistics import Values
 from ablation.report.studies import Cell, Setting
 
-LINES = {False: {"linestyle": "--", "linewidth": 1.1}, True: {"linestyle": "-", "linewidth": 1.4}}
 DEPTHS = (20, 56, 110)
 """The depths of Figure 7: shown alone if at least two are there, since five depths of both kinds hide each other."""
 
@@ -23,11 +17,9 @@ DEPTHS = (20, 56, 110)
 def responses(setting: Setting, cells: list[Cell]) -> Drawn:
     if not (found := layer_means(cells, "response_std")):
         return None
-    figure = Figure(figsize=(7.4, 3.4), layout="constrained")
-    first, second = figure.subplots(1, 2, sharey=True)
-    by_size = [(cell, np.sort(values)[::-1]) for cell, values in found]
-    draw_layers(first, found, title="in the network's order", xlabel="layer", ylabel="standard deviation of responses")
-    draw_layers(second, by_size, title="sorted", xlabel="layers, the largest first")
+    figure, (first, second) = panels(["in the network's order", "sorted"])
+    draw_layers(first, found, xlabel="layer", ylabel="standard deviation of responses")
+    draw_layers(second, [(cell, np.sort(values)[::-1]) for cell, values in found], xlabel="layers, the largest first")
     highest, lowest = (choose(choose(values) for _, values in found) for choose in (max, min))
     if highest > 5 * lowest > 0:
         log_axis(first)
@@ -41,29 +33,27 @@ def responses(setting: Setting, cells: list[Cell]) -> Drawn:
 
 
 def gradients(setting: Setting, cells: list[Cell]) -> Drawn:
-    times = (("at initialisation", "gradient_norm_start"), ("after training", "gradient_norm_end"))
-    by_time = [(title, found) for title, key in times if (found := layer_means(cells, key))]
+    times = {"at initialisation": "gradient_norm_start", "after training": "gradient_norm_end"}
+    by_time = {title: found for title, key in times.items() if (found := layer_means(cells, key))}
     if not by_time:
         return None
-    figure = Figure(figsize=(7.4, 3.4), layout="constrained")
-    axes = figure.subplots(1, len(by_time), sharey=True, squeeze=False)[0]
-    for axis, (title, found) in zip(axes, by_time, strict=True):
+    figure, axes = panels(list(by_time), xlabel="layer", yscale="log")
+    for axis, found in zip(axes, by_time.values(), strict=True):
         # A norm of exactly zero has no place on a logarithmic axis: a gap in the line.
-        positive = [(cell, np.where(values > 0, values, np.nan)) for cell, values in found]
-        draw_layers(axis, positive, title=title, xlabel="layer", yscale="log")
-    figure.axes[0].set_ylabel("norm of the loss' gradient")
+        draw_layers(axis, [(cell, np.where(values > 0, values, np.nan)) for cell, values in found])
+    axes[0].set_ylabel("norm of the loss' gradient")
     caption = f"Norm of the loss' gradient in each 3x3 convolution on one fixed batch of {setting.keys['data.name']}."
-    caption = f"{caption} {layer_caption(figure, by_time[0][1])}"
-    plain = [(cell, values) for cell, values in by_time[0][1] if not cell.residual and by_time[0][0] == times[0][0]]
+    caption = f"{caption} {layer_caption(figure, next(iter(by_time.values())))}"
+    plain = [pair for pair in by_time.get("at initialisation", []) if not pair[0].residual]
     if not plain:
         return caption, figure
     # The theory's slope, beside the first stage of the deepest plain net; it ends where the second stage begins.
     deepest, values = max(plain, key=lambda pair: pair[0].depth)
     stage = np.arange(1, (deepest.depth - 2) // 3 + 2)
     line = 2 * values[0] * GRADIENT_GROWTH.value ** (1.0 - stage)
-    figure.axes[0].plot(stage, line, color="black", linestyle=":", linewidth=1.2)
+    axes[0].plot(stage, line, color="black", linestyle=":", linewidth=1.2)
     text = f"theory: {GRADIENT_GROWTH.value:.2f} a layer"
-    figure.axes[0].annotate(text, (stage[-1] / 2, line[len(line) // 2]), (4, 4), textcoords="offset points", fontsize=8)
+    axes[0].annotate(text, (stage[-1] / 2, line[len(line) // 2]), (4, 4), textcoords="offset points", fontsize=8)
     dotted = f"Dotted: the growth that batch norm causes in a wide plain net at its start ({GRADIENT_GROWTH.source})."
     return f"{caption} {dotted}", figure
 
@@ -77,21 +67,3 @@ def layer_means(cells: list[Cell], key: str) -> list[tuple[Cell, Values]]:
         if runs := [run for run in runs if len(run) and np.isfinite(run).all()]:  # None became nan
             found.append((cell, np.mean([run for run in runs if len(run) == len(runs[0])], axis=0)))
     return found
-
-
-def draw_layers(axis: Axes, found: list[tuple[Cell, Values]], **labels: Any) -> None:
-    """The networks over their layers: dashed if plain."""
-    for cell, values in found:
-        style = look(cell) | LINES[cell.residual] | {"label": cell.label, "markersize": 3}
-        axis.plot(np.arange(1, len(values) + 1), values, markevery=max(1, len(values) // 10), **style)
-    axis.set(**labels)
-    axis.set_xlim(0, None)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def layer_caption(figure: Figure, found: list[tuple[Cell, Values]]) -> str:
-    """Make the legend, a column a depth with plain above residual, and say what the lines are."""
-    handles = {handle.get_label(): handle for axis in figure.axes for handle in axis.get_lines()}
-    ordered = sorted(handles.values(), key=lambda handle: int(str(handle.get_label()).split("-")[1]))
-    legend_below(figure, ordered)
-    return f"Dashed: plain, solid: residual; means over seeds, {seeds_text([cell for cell, _ in found])}."

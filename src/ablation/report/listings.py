@@ -1,6 +1,5 @@
 """Single runs: one row each, the best of them, and two side by side."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablation.errors import UserError
 from ablation.report.comparisons import defining, varied
 from ablation.report.content import Block, Content, Table, Text
 from ablation.report.evidence import missing, read_history, short
@@ -36,46 +36,50 @@ def every_run(content: Content) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def runs_blocks(content: Content, best: int | None = None) -> Iterator[Block]:
-    """A table of the runs of each study; with `best`, of so many with the least validation error, else test error."""
+def runs_blocks(content: Content) -> Iterator[Block]:
+    """A table of the runs of each study, by validation error if every run has one, else by test error."""
     every = every_run(content)
     for section in content.sections:
         runs = every[every["study"] == section.study.name]
-        yield Text("study", section.study.title)
-        if best is not None:
-            on = "test" if runs[ERRORS["val"]].map(missing).any() else "val"
-            runs = runs.sort_values(ERRORS[on], kind="stable").head(best)
-            note = ", selected on the test set: not every run has a validation error" if on == "test" else ""
-            yield Text("label" if note else "plain", f"The best {len(runs)} by {on} error{note}.")
+        on = "test" if runs[ERRORS["val"]].map(missing).any() else "val"
+        runs = runs.sort_values(ERRORS[on], kind="stable")
         columns = {"run": runs["folder"].map(lambda folder: Path(folder).name), "Network": runs["network"]}
         columns |= {key: runs[key] for key in varied([defining(cell) for cell in section.study.cells])}
-        columns |= {"seed": runs["seed"]} | {title: runs[ERRORS[name]].map(error) for name, title in TITLES.items()}
+        columns |= {"seed": runs["seed"]} | {title: runs[ERRORS[name]].map(percent) for name, title in TITLES.items()}
         columns["Time"] = runs["timing.wall_seconds"].map(lambda seconds: duration(float(seconds or np.nan)))
         frame = pd.DataFrame(columns).map(lambda value: NONE if missing(value) else shown(value))
-        yield Table("runs", f"Runs of {section.study.title}", frame.loc[:, (frame != NONE).any()])
+        yield Text("study", section.study.title)
+        if on == "test":
+            yield Text(
+                "label", "By test error: not every run has a validation error, so the first is selected on test."
+            )
+        yield Table("runs", "Runs", frame.loc[:, (frame != NONE).any()])
 
 
 def pair_blocks(folders: list[Path]) -> Iterator[Block]:
-    """Two finished runs side by side: what differs, their metrics, their curves. Raises ValueError as `record.read`."""
-    names = dict(zip("AB", folders, strict=True))
-    both = [dict(leaves(record.read(folder / "record.json"))) for folder in folders]
+    """Two finished runs side by side: what differs, their metrics, their curves. Raises UserError."""
+    runs = dict(zip("AB", folders, strict=True))
+    try:
+        found = {name: dict(leaves(record.read(folder / "record.json"))) for name, folder in runs.items()}
+    except ValueError as error:
+        raise UserError("path", " ".join(map(str, folders)), f"two finished runs are compared; {error}") from None
     yield Text("study", "Two runs")
-    rows = [(key, both[0].get(key), both[1].get(key)) for key in sorted(both[0] | both[1]) if key not in NO_MATTER]
-    apart = [row for row in rows if row[0].startswith(DEFINING) and repr(row[1]) != repr(row[2])]
-    measured = [row for row in rows if row[0].startswith(MEASURED) and row[1:] != (None, None)]
-    for title, found in (("What differs", apart), ("Metrics", measured)):
-        texts = [[re.sub("^(config|metrics|timing)[.]", "", key), shown(a), shown(b)] for key, a, b in found]
+    both = pd.DataFrame(found, dtype=object).drop(index=NO_MATTER, errors="ignore").sort_index()
+    apart = both[[repr(a) != repr(b) and key.startswith(DEFINING) for key, a, b in both.itertuples()]]
+    measured = both[both.index.str.startswith(MEASURED)].dropna(how="all")
+    curves = {
+        f"{title} error % {name}": read_history(folder)[0].set_index("step")[column]
+        for column, title in CURVES.items()
+        for name, folder in runs.items()
+    }
+    steps = pd.DataFrame(curves).rename_axis("step")
+    steps = steps.iloc[:: -max(1, -(-len(steps) // ROWS))][::-1]  # at most ROWS, the last one among them
+    tables = {"What differs": apart.map(shown), "Metrics": measured.map(shown), "Curves": steps.map(percent)}
+    for title, frame in tables.items():
+        names = frame.index.map(shown).str.replace("^(config|metrics|timing)[.]", "", regex=True)
         yield Text("setting", title)
-        yield Table("runs", title, pd.DataFrame(texts or [["nothing", "", ""]], columns=[title, *names]))
-    curves = {name: read_history(folder)[0].set_index("step") for name, folder in names.items()}
-    steps = sorted(set(curves["A"].index) | set(curves["B"].index))
-    steps = steps[:: -max(1, -(-len(steps) // ROWS))][::-1]  # at most ROWS, the last one among them
-    frame = pd.DataFrame({"step": list(map(shown, steps))})
-    for (column, title), name in ((pair, name) for pair in CURVES.items() for name in names):
-        frame[f"{title} error % {name}"] = list(map(error, curves[name][column].reindex(steps)))
-    yield Text("setting", "Curves")
-    yield Table("runs", "Curves", frame)
+        yield Table("runs", title, frame.set_axis(names).reset_index(names=str(frame.index.name or title)))
 
 
-def error(value: Any) -> str:
-    return number(np.nan if missing(value) else value, ".2f")
+def percent(value: Any) -> str:
+    return number(np.nan if missing(value) else value)

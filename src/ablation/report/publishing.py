@@ -1,26 +1,31 @@
-"""Publishing: records and histories of finished runs into results/reference, and the two README files made from them.
+"""Publishing: records and histories of finished runs into results/reference, and the pages made from them.
 
-`python src/report.py` shows what is published on a fresh clone; README.md and results/README.md hold its tables and
-figures between two marks.
+results/DETAILS.md is the whole report; README.md and results/README.md hold the essential between two marks. A study
+that compares nothing and tests no claim is in none of them.
 """
 
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from ablation.config.schema import ROOT
 from ablation.errors import UserError, no_such
-from ablation.report.content import Block, Content, Table, Text
+from ablation.report.content import Block, Content, Table, Text, origin
 from ablation.report.documents import markdown
 from ablation.report.evidence import read
 from ablation.report.filters import select
 from ablation.report.reporting import gather, illustrate, replace_file
+from ablation.report.studies import Setting
+from ablation.report.tables import NONE
 from ablation.runs.record import analysis
 from ablation.runs.record.files import cannot_write, read_json, write_json
 from ablation.runs.record.record import published
 
 IMAGES = "docs/images/reference/{}.svg"
 """From the project's root."""
+HEAD = "Made by src/report.py --publish from the records in results/reference; the short form is results/README.md."
 MARKS = ("<!-- made by src/report.py --publish: -->", "<!-- end of what it made -->")
 
 
@@ -45,7 +50,7 @@ def publish(study: str, paths: Sequence[Path], filters: Sequence[str], root: Pat
             raise cannot_write(target, error) from None
         write_json(target / "record.json", published(read_json(run / "record.json")))
     renew_pages(root)
-    return f"{len(folders)} finished runs copied to {reference / study}; README.md and results/README.md renewed"
+    return f"{len(folders)} finished runs copied to {reference / study}; README.md and results/ renewed"
 
 
 def finished(paths: Sequence[Path], filters: Sequence[str]) -> list[Path]:
@@ -55,7 +60,7 @@ def finished(paths: Sequence[Path], filters: Sequence[str]) -> list[Path]:
         raise UserError("record", file, f"{reason}; move it elsewhere or run it again")
     if evidence.runs.empty:
         raise UserError("--publish", " ".join(map(str, paths)), "no finished runs there")
-    folders = list(select(evidence.runs, filters)["folder"])
+    folders = list(select(evidence, filters).runs["folder"])
     for run in folders:
         if not (run / "history.jsonl").is_file():
             raise UserError("record", run / "record.json", "has no history.jsonl beside it; run it again")
@@ -65,23 +70,43 @@ def finished(paths: Sequence[Path], filters: Sequence[str]) -> list[Path]:
 
 
 def renew_pages(root: Path) -> None:
-    """Draw the figures of all published studies, and put what the report says into the two README files."""
+    """Draw the figures of the published studies, and write what the report says: DETAILS.md, and two pages' parts."""
     content = gather([root / "results" / "reference"])
+    content.sections[:] = [one for one in content.sections if one.comparison or any(part.tested for part in one.parts)]
     folder = (root / IMAGES).parent
     shutil.rmtree(folder, ignore_errors=True)
     illustrate(content, folder, ["svg"])
-    _, *blocks = content.blocks()  # results/README.md has a title of its own
-    replace_generated(root / "results" / "README.md", markdown(blocks, f"../{IMAGES}"))
+    _, *blocks = content.blocks()  # without the title
+    details = [Text("title", "The evidence in full"), Text("plain", HEAD), *blocks]
+    replace_file(root / "results" / "DETAILS.md", markdown(details, f"../{IMAGES}").encode())
+    replace_generated(root / "results" / "README.md", markdown(overview(content)))
     replace_generated(root / "README.md", markdown(excerpt(content), IMAGES))
+
+
+def overview(content: Content) -> Iterator[Block]:
+    """A row a study, with what the project is about, and every claim's verdict."""
+    rows = []
+    for section in content.sections:
+        tested = [finding for part in section.parts for finding in part.tested]
+        texts = [f"{one.verdict}: {one.headline}" for one in tested if one.claim.id == "degradation-train"]
+        runs = sum(len(cell.runs) for cell in section.study.cells)
+        shown = texts[0] if texts else NONE
+        rows.append((section.study.name, str(runs), shown, section.counts if tested else "none: a comparison"))
+    columns = ["Study", "Runs", "Degradation in training error, plain-56", "Claims"]
+    yield Text("soft", content.summary)
+    yield Table("verdicts", "Studies", pd.DataFrame(rows, columns=columns))
+    yield from content.verdicts()
 
 
 def excerpt(content: Content) -> Iterator[Block]:
     """What compares depths, of CIFAR-10 if there is any: title, the table's first columns and error against depth."""
-    parts = [part for section in content.sections for part in section.parts]
-    for part in sorted(parts, key=lambda part: part.setting.keys["data.name"] != "cifar10"):
+    parts = [(part, part.subject) for section in content.sections for part in section.parts]
+    found = [(part, setting) for part, setting in parts if isinstance(setting, Setting)]
+    for part, setting in sorted(found, key=lambda pair: pair[1].keys["data.name"] != "cifar10"):
         for figure in (figure for figure in part.illustrations if figure.kind == "depth"):
-            frame = part.table.frame[["Network", "n", "Train error %", "Test error %"]]
-            yield from (Text("plain", f"{part.setting.title}:"), Table("networks", part.setting.title, frame), figure)
+            yield Text("plain", f"{setting.title} ({origin(setting.cells)}):")
+            yield Table("networks", "", part.table.frame[["Network", "n", "Train error %", "Test error %"]])
+            yield figure
             return
 
 

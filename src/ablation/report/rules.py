@@ -27,7 +27,7 @@ ENOUGH_SEEDS = 5  # for "reproduced" and "contradicted": the least permutation p
 
 
 class Judgement(NamedTuple):
-    """What a rule finds in one claim, before any correction."""
+    """What a rule finds in one claim."""
 
     text: str
     """The numbers that decide, in words."""
@@ -38,31 +38,22 @@ class Judgement(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        return decided(self.p, self.p_contradicted)
+        return "reproduced" if self.p <= ALPHA else "contradicted" if self.p_contradicted <= ALPHA else "inconclusive"
 
 
-def decided(p: float, p_contradicted: float) -> Verdict:
-    return "reproduced" if p <= ALPHA else "contradicted" if p_contradicted <= ALPHA else "inconclusive"
+def verdicts(judged: Sequence[Judgement], seeds: Sequence[int]) -> list[tuple[Verdict, Judgement]]:
+    """The verdict of each claim among all that are tested in a study, and its judgement with corrected p values.
 
-
-class Corrected(NamedTuple):
-    """A claim's verdict among all the tested claims of its study."""
-
-    verdict: Verdict
-    p: float
-    p_contradicted: float
-
-
-def verdicts(judged: Sequence[Judgement], seeds: Sequence[int]) -> list[Corrected]:
-    """The corrected verdicts of all the claims that are tested in a study; `seeds` has the fewest runs of each."""
-    corrected = zip(
-        statistics.holm([one.p for one in judged]), statistics.holm([one.p_contradicted for one in judged]), strict=True
-    )
-    found = []
-    for one, n, (p, p_contradicted) in zip(judged, seeds, corrected, strict=True):
-        verdict = decided(p, p_contradicted) if n >= ENOUGH_SEEDS else "inconclusive"
-        suggestive = verdict == "inconclusive" and one.verdict == "reproduced"
-        found.append(Corrected("suggestive" if suggestive else verdict, p, p_contradicted))
+    `seeds` has the fewest runs of each.
+    """
+    p_values = (statistics.holm(one) for one in ([j.p for j in judged], [j.p_contradicted for j in judged]))
+    found: list[tuple[Verdict, Judgement]] = []
+    for one, n, p, p_contradicted in zip(judged, seeds, *p_values, strict=True):
+        corrected = one._replace(p=p, p_contradicted=p_contradicted)
+        verdict: Verdict = corrected.verdict if n >= ENOUGH_SEEDS else "inconclusive"
+        if verdict == "inconclusive" and one.verdict == "reproduced":
+            verdict = "suggestive"
+        found.append((verdict, corrected))
     return found
 
 
@@ -82,17 +73,18 @@ class Higher:
     def judge(self, samples: Samples, metric: Metric) -> Judgement:
         first, second = samples.values()
         _, text, numbers = compare(samples, metric, *samples)
-        welch, permuted = welch_p(first - self.least, second), permutation_p(first - self.least, second)
+        welch, permuted, p = gated(first - self.least, second)
         numbers |= {"p_welch": welch, "p_permutation": permuted, "minimum": self.least}
-        opposite = gated(welch_p(second, first), permutation_p(second, first))
-        return Judgement(
-            f"{text}, p = {welch:.2g} (permuted {permuted:.2g})", numbers, gated(welch, permuted), opposite
-        )
+        return Judgement(f"{text}, p = {welch:.2g} (permuted {permuted:.2g})", numbers, p, gated(second, first)[2])
 
 
-def gated(welch: float, permuted: float) -> float:
-    """Welch's p value where the permutation test agrees with it: the one that counts has no least value of 1/252."""
-    return welch if permuted <= ALPHA else max(welch, permuted)
+def gated(higher: Values, lower: Values) -> tuple[float, float, float]:
+    """The p values of Welch's and the permutation test, and the one that counts.
+
+    It is Welch's where the permutation test agrees with it: it has no least value such as 1/252.
+    """
+    welch, permuted = welch_p(higher, lower), permutation_p(higher, lower)
+    return welch, permuted, welch if permuted <= ALPHA else max(welch, permuted)
 
 
 @dataclass(frozen=True)
@@ -112,9 +104,8 @@ class Within:
 
     def p_values(self, estimate: Estimate) -> tuple[float, float]:
         """How wide an interval may be (as 1 - its confidence) to lie inside of the bounds, and outside."""
-        above, below = statistics.p_above, statistics.p_below
-        inside = max(above(estimate, self.low), below(estimate, self.high))
-        outside = min(below(estimate, self.low), above(estimate, self.high))
+        inside = max(estimate.p_above(self.low), estimate.p_below(self.high))
+        outside = min(estimate.p_below(self.low), estimate.p_above(self.high))
         return min(1.0, 2 * inside), min(1.0, 2 * outside)
 
 
@@ -126,9 +117,8 @@ class MeanWithin(Within):
     def judge(self, samples: Samples, metric: Metric) -> Judgement:
         (values,) = samples.values()
         estimate, form = statistics.mean(values), f".{metric.decimals}f"
-        between = statistics.interval(estimate)
-        numbers: dict[str, Any] = {"mean": estimate.value, "interval": between}
-        text = f"mean {estimate.value:{form}}{metric.unit}{interval_text(between, form)}"
+        numbers: dict[str, Any] = {"mean": estimate.value, "interval": estimate.interval}
+        text = f"mean {estimate.value:{form}}{metric.unit}{interval_text(estimate.interval, form)}"
         if self.quoted:
             numbers |= {"quoted": self.quoted.value, "difference": estimate.value - self.quoted.value}
             text += f"; quoted {self.quoted}, difference {estimate.value - self.quoted.value:+.2f}"
@@ -141,14 +131,13 @@ class DifferencesWithin(Within):
     rule = "Welch's t interval of each difference of means"
 
     def judge(self, samples: Samples, metric: Metric) -> Judgement:
-        found = [compare(samples, metric, *pair) for pair in combinations(samples, 2)]
-        p, p_contradicted = zip(*(self.p_values(estimate) for estimate, _, _ in found), strict=True)
-        only = found[0][2] if len(found) == 1 else {}
-        numbers = only | {"pairs": [pair for _, _, pair in found], "margin": self.high}
-        # All pairs have to lie within; one of them outside contradicts, corrected for their number.
-        return Judgement(
-            "; ".join(text for _, text, _ in found), numbers, max(p), min(1.0, min(p_contradicted) * len(found))
+        estimates, texts, pairs = zip(
+            *(compare(samples, metric, *two) for two in combinations(samples, 2)), strict=True
         )
+        p, p_contradicted = zip(*map(self.p_values, estimates), strict=True)
+        numbers = (pairs[0] if len(pairs) == 1 else {}) | {"pairs": list(pairs), "margin": self.high}
+        # All pairs have to lie within; one of them outside contradicts, corrected for their number.
+        return Judgement("; ".join(texts), numbers, max(p), min(1.0, min(p_contradicted) * len(pairs)))
 
 
 Rule = Higher | MeanWithin | DifferencesWithin
@@ -158,11 +147,11 @@ Rule = Higher | MeanWithin | DifferencesWithin
 def compare(samples: Samples, metric: Metric, first: str, second: str) -> tuple[Estimate, str, dict[str, Any]]:
     """The difference of two samples' means, in words with its interval and effect size, and as plain values."""
     estimate, form = statistics.difference(samples[first], samples[second]), f"+.{metric.decimals}f"
-    between, size = statistics.interval(estimate), statistics.effect_size(samples[first], samples[second])
+    size = statistics.effect_size(samples[first], samples[second])
     shown = format(round(estimate.value, metric.decimals) or 0.0, form)  # never -0.00
-    text = f"{first} minus {second}: {shown}{interval_text(between, form)}"
-    numbers = {"pair": [first, second], "difference": estimate.value, "interval": between, "effect_size": size}
-    return estimate, text + (f", d = {size:.1f}" if math.isfinite(size) else ""), numbers
+    text = f"{first} minus {second}: {shown}{interval_text(estimate.interval, form)}"
+    numbers = {"pair": [first, second], "difference": estimate.value, "interval": estimate.interval}
+    return estimate, text + (f", d = {size:.1f}" if math.isfinite(size) else ""), numbers | {"effect_size": size}
 
 
 def interval_text(bounds: Interval, form: str) -> str:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtr, stdtrit  # scipy.stats takes ten times as long to import
 
 Values = NDArray[np.float64]
 Interval = tuple[float, float] | None
@@ -34,6 +35,23 @@ class Estimate(NamedTuple):
     value: float
     error: float
     freedom: float
+
+    @property
+    def interval(self) -> Interval:
+        """The central CONFIDENCE of its t distribution; None if the error is unknown."""
+        reach = self.error * float(stdtrit(self.freedom, (1 + CONFIDENCE) / 2))
+        return None if math.isinf(reach) else (self.value - reach, self.value + reach)
+
+    def p_above(self, bound: float) -> float:
+        """One-sided p value against the true value being at most `bound`."""
+        above = self.value - bound
+        if math.isinf(bound) or self.error == 0:
+            return 0.0 if above > 0 else 1.0
+        return float(stdtr(self.freedom, -above / self.error))
+
+    def p_below(self, bound: float) -> float:
+        """One-sided p value against the true value being at least `bound`."""
+        return self._replace(value=-self.value).p_above(-bound)
 
 
 def finite(values: ArrayLike) -> Values:
@@ -56,44 +74,19 @@ def difference(first: Values, second: Values) -> Estimate:
     return Estimate(one.value - other.value, error, 1 / sum(parts) if parts else 1.0)
 
 
-def interval(estimate: Estimate) -> Interval:
-    """The central CONFIDENCE of its t distribution; None if the error is unknown."""
-    from scipy.special import stdtrit  # scipy.stats takes ten times as long to import
-
-    if math.isinf(estimate.error):
-        return None
-    reach = estimate.error * float(stdtrit(estimate.freedom, (1 + CONFIDENCE) / 2))
-    return estimate.value - reach, estimate.value + reach
-
-
-def p_above(estimate: Estimate, bound: float) -> float:
-    """One-sided p value against the true value being at most `bound`."""
-    from scipy.special import stdtr
-
-    above = estimate.value - bound
-    if math.isinf(bound) or estimate.error == 0:
-        return 0.0 if above > 0 else 1.0
-    return float(stdtr(estimate.freedom, -above / estimate.error))
-
-
-def p_below(estimate: Estimate, bound: float) -> float:
-    """One-sided p value against the true value being at least `bound`."""
-    return p_above(estimate._replace(value=-estimate.value), -bound)
-
-
 def mean_interval(values: Values) -> Interval:
-    """Student's t interval of the mean."""
-    return interval(mean(values)) if len(values) else None
+    """Student's t interval of the mean; None for fewer than two values."""
+    return mean(values).interval if len(values) else None
 
 
 def difference_interval(first: Values, second: Values) -> Interval:
     """Welch's t interval of mean(first) - mean(second)."""
-    return interval(difference(first, second)) if len(first) and len(second) else None
+    return difference(first, second).interval
 
 
 def welch_p(higher: Values, lower: Values) -> float:
     """One-sided p value of mean(higher) - mean(lower), whatever the two spreads. Takes at least two values a side."""
-    return p_above(difference(higher, lower), 0.0)
+    return difference(higher, lower).p_above(0.0)
 
 
 def permutation_p(higher: Values, lower: Values) -> float:

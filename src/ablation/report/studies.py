@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from ablation.report import paper
-from ablation.report.evidence import MACHINE, Failed, missing
+from ablation.report.evidence import MACHINE, missing
 from ablation.report.statistics import Values, finite
 from ablation.runs.record.record import leaves
 
@@ -36,7 +36,7 @@ class Cell:
     runs: pd.DataFrame
     main: Keys
     """Those of the setting's main shortcut."""
-    failed: int = 0
+    failed: int
     """How many more runs of it failed or diverged, by their seeds."""
 
     @property
@@ -95,7 +95,7 @@ class Setting:
     title: str
     keys: Keys
     cells: tuple[Cell, ...]
-    lost: tuple[Cell, ...] = ()
+    lost: tuple[Cell, ...]
     """Networks of which every run failed or diverged."""
 
     @property
@@ -115,19 +115,6 @@ class Setting:
     def selected_on_test(self) -> bool:
         return self.keys.get("selection") == "best_test"
 
-    def cell(self, depth: int, residual: bool, shortcut: str | None = None) -> Cell | None:
-        """The cell of a network, with the main shortcut unless one is named; None if there is none.
-
-        Of several variants of the named shortcut the one with the most runs.
-        """
-        usual = [
-            one
-            for one in self.cells + self.lost
-            if one.expected_schedule and (one.depth, one.residual) == (depth, residual)
-        ]
-        fitting = [cell for cell in usual if (cell.standard if shortcut is None else cell.shortcut == shortcut)]
-        return max(fitting, key=lambda cell: len(cell.runs), default=None)
-
 
 @dataclass(frozen=True)
 class Study:
@@ -137,7 +124,7 @@ class Study:
     title: str
     settings: tuple[Setting, ...]
     notes: tuple[str, ...]
-    data: str = ""
+    data: str
     """The data set; that of an image folder has the folder's name."""
 
     @property
@@ -146,8 +133,8 @@ class Study:
         return [cell for setting in self.settings for cell in setting.cells]
 
 
-def studies(runs: pd.DataFrame, failed: Iterable[Failed] = ()) -> list[Study]:
-    """All studies, the committed ones last."""
+def studies(runs: pd.DataFrame, failed: Iterable[Keys] = ()) -> list[Study]:
+    """All studies, the committed ones last; `failed`: rows of the runs that have no record."""
     if runs.empty:
         return []
     # Runs in no committed study have an empty name, and come first.
@@ -158,7 +145,7 @@ def studies(runs: pd.DataFrame, failed: Iterable[Failed] = ()) -> list[Study]:
         # A folder that mixes data sets gets a section for each.
         label = (name if folders[name] == 1 else f"{name}-{data}") if name else f"runs-{data}"
         title = f"Reference study {label}" if name else f"Your runs on {data}"
-        parts = settings(group, [run for run in failed if run.study == name])
+        parts = settings(group, [run for run in failed if run["study"] == name])
         found.append(Study(str(label), title, parts, tuple(notes(parts)), str(data)))
     return found
 
@@ -173,7 +160,7 @@ def data_sets(runs: pd.DataFrame) -> "pd.Series[str]":
     return names.where(~(folder & several), names + " " + runs["data.checksum"].map(lambda text: str(text)[:6]))
 
 
-def settings(runs: pd.DataFrame, failed: list[Failed]) -> tuple[Setting, ...]:
+def settings(runs: pd.DataFrame, failed: list[Keys]) -> tuple[Setting, ...]:
     groups = runs.groupby(runs["cell_keys"].map(lambda keys: json.dumps(setting_keys(keys), sort_keys=True)))
     found: list[Setting] = []
     for text, group in sorted(groups, key=lambda pair: len(pair[1]), reverse=True):
@@ -181,12 +168,14 @@ def settings(runs: pd.DataFrame, failed: list[Failed]) -> tuple[Setting, ...]:
         title = title_of(own)
         same = next((setting for setting in found if title_of(setting.keys) == title), None)
         # The title does not show every key: where two would be the same, it names those that differ.
-        extra = f" · only here: {', '.join(differences(same.keys, own))}" if same else ""
-        own_failed = [run for run in failed if setting_keys(run.keys) == anywhere(own)]
-        failed = [run for run in failed if run not in own_failed]  # of settings that differ in MACHINE only, the first
-        every = cells(group, own_failed)
-        whole = tuple(cell for cell in every if len(cell.runs))
-        found.append(Setting(title + extra, own, whole, tuple(cell for cell in every if not len(cell.runs))))
+        title += f" · only here: {', '.join(differences(same.keys, own))}" if same else ""
+        # A failed run does not tell its machine: it counts in the first setting that fits otherwise.
+        machine = {key: value for key, value in own.items() if key in MACHINE}
+        fitting = [run for run in failed if setting_keys(run["cell_keys"] | machine) == own]
+        failed = [run for run in failed if run not in fitting]
+        every = cells(group, [(run["cell_keys"] | machine, run["config.seed"]) for run in fitting])
+        whole, lost = (tuple(cell for cell in every if bool(len(cell.runs)) is whole) for whole in (True, False))
+        found.append(Setting(title, own, whole, lost))
     return tuple(found)
 
 
@@ -214,16 +203,12 @@ def title_of(keys: Keys) -> str:
 
 def deviations_from(recipe: Keys, left_open: tuple[str, ...], keys: Keys) -> list[str]:
     """Each key in which a setting is not as the recipe says, as key=value; a key that the recipe lacks is one, too."""
-    wanted = dict(leaves(recipe))
+    wanted = {key: value if isinstance(value, set) else [value] for key, value in leaves(recipe)}
     every = [*wanted, *(key for key in keys if key not in wanted and not key.startswith(left_open))]
-    other = [key for key in every if not allowed(wanted.get(key), keys.get(key))]
+    other = [key for key in every if keys.get(key) not in wanted.get(key, [None])]
     # Another member of a group has other keys: its name says enough, and its length.
     named = [key for key in other if key.endswith((".name", ".steps")) or f"{key.split('.')[0]}.name" not in other]
     return [f"{key}={keys.get(key, 'null')}" for key in named]
-
-
-def allowed(wanted: Any, value: Any) -> bool:
-    return value in wanted if isinstance(wanted, set) else bool(value == wanted)
 
 
 def differences(first: Keys, second: Keys) -> list[str]:
@@ -231,21 +216,17 @@ def differences(first: Keys, second: Keys) -> list[str]:
     return [f"{key}={second.get(key, 'null')}" for key in sorted(first | second) if first.get(key) != second.get(key)]
 
 
-def anywhere(keys: Keys) -> Keys:
-    """The keys without those of the machine."""
-    return {key: value for key, value in keys.items() if key not in MACHINE}
-
-
-def cells(runs: pd.DataFrame, failed: list[Failed]) -> list[Cell]:
+def cells(runs: pd.DataFrame, failed: list[tuple[Keys, int]]) -> list[Cell]:
     """The cells of one setting: plain before residual, then by depth, standard ones first."""
-    main = main_shortcut([*runs["cell_keys"], *(run.keys for run in failed)])
-    groups = [(json.loads(str(text)), group.sort_values("config.seed")) for text, group in runs.groupby("cell")]
-    known = [anywhere(keys) for keys, _ in groups]
-    groups += [(run.keys, runs.iloc[:0]) for run in {repr(r.keys): r for r in failed if r.keys not in known}.values()]
+    main = main_shortcut([*runs["cell_keys"], *(keys for keys, _ in failed)])
+    groups = {str(text): group.sort_values("config.seed") for text, group in runs.groupby("cell")}
+    lost: dict[str, set[int]] = {}
+    for keys, seed in failed:
+        lost.setdefault(json.dumps(keys, sort_keys=True), set()).add(seed)
     built = []
-    for keys, group in groups:
-        lost = {run.seed for run in failed if run.keys == anywhere(keys)} - set(group["config.seed"])
-        built.append(Cell(keys, group, main, len(lost)))
+    for text in groups | lost:
+        group = groups.get(text, runs.iloc[:0])
+        built.append(Cell(json.loads(text), group, main, len(lost.get(text, set()) - {*group["config.seed"]})))
     return sorted(built, key=lambda cell: (cell.residual, cell.depth, not cell.standard, cell.label))
 
 
@@ -267,17 +248,15 @@ def main_shortcut(every_run: Iterable[Keys]) -> Keys:
 def notes(found: tuple[Setting, ...]) -> Iterator[str]:
     """What to know before comparing: mixes within a cell, missing seeds, settings that differ in `MACHINE` only."""
     for setting in found:
-        repeated = {seed for cell in setting.cells for seed in cell.seeds if len(cell.runs) > 1}
-        gaps = []
         for cell in setting.cells + setting.lost:
             if cell.failed:
                 yield f"{cell.label}: {cell.failed} failed or diverged, {len(cell.runs)} finished ({setting.title})."
         for cell in setting.cells:
             yield from mixes(cell)
-            lacking = sorted(repeated - set(cell.seeds))
-            gaps += [f"{cell.label} lacks {', '.join(map(str, lacking))}"] if lacking else []
-        if gaps:
-            yield f"Seeds that others have: {'; '.join(gaps)} ({setting.title})."
+        repeated = {seed for cell in setting.cells for seed in cell.seeds if len(cell.runs) > 1}
+        lacking = ((cell.label, sorted(repeated - {*cell.seeds})) for cell in setting.cells)
+        if gaps := "; ".join(f"{label} lacks {', '.join(map(str, seeds))}" for label, seeds in lacking if seeds):
+            yield f"Seeds that others have: {gaps} ({setting.title})."
     for other, setting in combinations(found, 2):
         apart = differences(other.keys, setting.keys)
         if all(text.startswith(MACHINE) for text in apart):

@@ -1,7 +1,7 @@
-"""The report's tables as pandas frames: a row a cell.
+"""The report's tables as pandas frames of text, the same for the terminal, the page, Markdown and LaTeX.
 
-Notable: `cell_row` holds numbers (for table.csv); the frames hold text, the same for the terminal, HTML,
-Markdown and LaTeX. A network that has no records, while its neighbours have, gets a row too.
+Notable: `cell_row` and `difference` hold numbers, for table.csv. A network that has no records, while its neighbours
+have, gets a row too.
 """
 
 from itertools import product
@@ -11,12 +11,10 @@ import numpy as np
 import pandas as pd
 
 from ablation.report import paper
-from ablation.report.claims import Finding
-from ablation.report.comparisons import Comparison, network
+from ablation.report.comparisons import Comparison
 from ablation.report.evidence import missing
-from ablation.report.filters import shown
+from ablation.report.findings import Finding
 from ablation.report.statistics import (
-    Interval,
     Values,
     difference_interval,
     finite,
@@ -56,13 +54,10 @@ def recorded(cell: Cell, column: str) -> list[str]:
 
 
 def summary(values: Values) -> dict[str, float]:
-    """Mean, standard deviation, interval of the mean, best and median; nan where there are too few values."""
-    if not len(values):
-        return dict.fromkeys(("mean", "std", "low", "high", "best", "median"), np.nan)
+    """Mean, standard deviation and interval of the mean; nan where there are too few values."""
     low, high = mean_interval(values) or (np.nan, np.nan)
     std = float(values.std(ddof=1)) if len(values) > 1 else np.nan
-    center = {"mean": float(values.mean()), "std": std, "low": low, "high": high}
-    return center | {"best": float(values.min()), "median": float(np.median(values))}
+    return {"mean": average(values), "std": std, "low": low, "high": high}
 
 
 def average(values: Values) -> float:
@@ -94,11 +89,12 @@ def display_row(cell: Cell, setting: Setting) -> dict[str, str]:
     row = {"Network": cell.label, "Parameters": number(numbers["parameters"], ",.0f"), "n": str(numbers["n"])}
     for name, title in TITLES.items():
         if name != "val" or setting.keys.get("data.validation"):
-            row[title] = spread(numbers[f"{name}_error_mean"], numbers[f"{name}_error_std"])
-    row["95% interval"] = interval((numbers["test_error_low"], numbers["test_error_high"]))
-    row |= {key: number(numbers[f"test_error_{key}"], ".2f") for key in ("best", "median")}
+            std = numbers[f"{name}_error_std"]
+            row[title] = number(numbers[f"{name}_error_mean"]) + (f" ± {std:.2f}" if np.isfinite(std) else "")
+    low, high = numbers["test_error_low"], numbers["test_error_high"]
+    row["95% interval"] = f"{low:.2f} to {high:.2f}" if np.isfinite(low) else NONE
     if setting.selected_on_test:
-        row["selected on test"] = number(numbers["best_test_error_selected_on_test_mean"], ".2f")
+        row["selected on test"] = number(numbers["best_test_error_selected_on_test_mean"])
     if setting.from_paper:
         row["Paper"] = str(quoted_for(cell, setting) or NONE)
         row["Difference"] = number(numbers.get("difference_to_paper", np.nan), "+.2f")
@@ -107,25 +103,21 @@ def display_row(cell: Cell, setting: Setting) -> dict[str, str]:
 
 
 def comparison_table(comparison: Comparison) -> pd.DataFrame:
-    """A row a cell: the network, a column for each key that differs, its numbers; the index holds the cells' labels."""
-    frame = pd.DataFrame([comparison_row(comparison, cell) for cell in comparison.cells]).fillna(NONE)
-    frame.index = pd.Index([comparison.label(cell) for cell in comparison.cells])
-    single = [] if comparison.networks else ["Network"]
-    return frame.drop(columns=[*single, *(["failed"] if (frame["failed"] == "0").all() else [])])
-
-
-def comparison_row(comparison: Comparison, cell: Cell) -> dict[str, str]:
-    own, shown_as = comparison.values(cell), display_row(cell, comparison.setting(cell))
-    row = {"Network": network(cell)} | {key: shown(own[key]) for key in comparison.keys if key in own}
-    row |= {"n": shown_as["n"], "failed": str(cell.failed)}
-    row |= {key: shown_as[key] for key in (*TITLES.values(), "95% interval", "Paper") if key in shown_as}
-    numbers = difference(comparison, cell)
-    low, high, apart = numbers["difference_low"], numbers["difference_high"], number(numbers["difference"], "+.2f")
-    bounds = f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) else ""
-    row["Difference to baseline"] = "baseline" if comparison.is_baseline(cell) else apart + bounds
-    for title, key, form in (("p", "p", ".2g"), ("P(better)", "probability_of_improvement", ".2f")):
-        row[title] = format(numbers[key], form) if np.isfinite(numbers[key]) else NONE
-    return row | {"Time": shown_as["Time"]}
+    """A row a cell: what differs, its numbers, and its difference to the baseline."""
+    title = comparison.keys[0] if len(comparison.keys) == 1 else "compared"
+    rows = []
+    for cell in comparison.cells:
+        row = {title: comparison.label(cell)} | display_row(cell, comparison.setting(cell))
+        numbers = difference(comparison, cell)
+        low, high, apart = numbers["difference_low"], numbers["difference_high"], number(numbers["difference"], "+.2f")
+        bounds = f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) else ""
+        row["Difference to baseline"] = "baseline" if comparison.is_baseline(cell) else apart + bounds
+        row |= {"p": shortened(numbers["p"]), "P(better)": shortened(numbers["probability_of_improvement"])}
+        rows.append(row | {"failed": str(cell.failed)})
+    frame = pd.DataFrame(rows).fillna(NONE)
+    columns = [title, "n", "failed", *TITLES.values(), "95% interval", "Paper"]
+    columns += ["Difference to baseline", "p", "P(better)", "Time"]
+    return frame[[name for name in columns if name in frame and (name != "failed" or (frame[name] != "0").any())]]
 
 
 def difference(comparison: Comparison, cell: Cell) -> dict[str, float]:
@@ -146,7 +138,7 @@ def verdict_on(comparison: Comparison) -> str:
     winner = comparison.winner
     if winner is None:
         return f"No validation set: {PICKING}"
-    val, test = (number(average(winner.values(ERRORS[name])), ".2f") for name in ("val", "test"))
+    val, test = (number(average(winner.values(ERRORS[name]))) for name in ("val", "test"))
     chosen = f"{comparison.label(winner)}, {val} % (n = {len(winner.runs)})"
     return f"Least validation error: {chosen}; its test error is {test} %."
 
@@ -154,23 +146,20 @@ def verdict_on(comparison: Comparison) -> str:
 def claims_table(findings: list[Finding]) -> pd.DataFrame:
     rows = []
     for finding in findings:
-        claim, test = finding.claim, finding.claim.test
-        tested = f"{claim.comparison}: {test.rule}"
-        both = finding.verdict, finding.uncorrected
-        rows.append((*both, claim.statement, finding.evidence, tested, test.threshold, claim.source))
-    return pd.DataFrame(rows, columns=["Verdict", "Uncorrected", "Claim", "Evidence", "Test", "Threshold", "Source"])
+        claim = finding.claim
+        alone = "" if finding.uncorrected == finding.verdict else f" (uncorrected: {finding.uncorrected})"
+        test = f"{claim.comparison}: {claim.test.rule}; reproduced if {claim.test.threshold}"
+        row = {"Verdict": finding.verdict + alone, "Claim": claim.statement, "Evidence": finding.headline}
+        rows.append(row | {"Networks": finding.details, "Test": test, "Source": claim.source})
+    return pd.DataFrame(rows)
 
 
-def number(value: float, form: str) -> str:
+def number(value: float, form: str = ".2f") -> str:
     return format(round(value, 2) or 0.0, form) if np.isfinite(value) else NONE  # never -0.00
 
 
-def spread(mean: float, std: float) -> str:
-    return number(mean, ".2f") + (f" ± {std:.2f}" if np.isfinite(std) else "")
-
-
-def interval(bounds: Interval, sign: str = "") -> str:
-    return f"{bounds[0]:{sign}.2f} to {bounds[1]:{sign}.2f}" if bounds and np.isfinite(bounds).all() else NONE
+def shortened(value: float) -> str:
+    return f"{value:.2g}" if np.isfinite(value) else NONE
 
 
 def duration(seconds: float) -> str:

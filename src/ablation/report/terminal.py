@@ -1,4 +1,4 @@
-"""The report in the terminal: a compact table and the verdicts of each setting."""
+"""The report in the terminal: its tables, with as many columns as fit, and the verdicts of each setting."""
 
 import textwrap
 from collections.abc import Iterable
@@ -6,16 +6,15 @@ from collections.abc import Iterable
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table as Grid
 
-from ablation.report.claims import Finding
 from ablation.report.content import Block, Table, Text
+from ablation.report.documents import is_numeric
 
-NETWORKS = ["Network", "n", "Val error %", "Train error %", "Test error %", "95% interval"]
-NETWORKS += ["selected on test", "Paper", "Difference", "Time"]
-"""The columns of a setting's table that fit into 80 characters."""
-LEAST = ["95% interval", "running", "Time", "P(better)", "Train error %", "p"]
-"""Columns of a comparison that a narrow terminal goes without, the first one first."""
+LEAST = ["Images/s", "Parameters", "running", "95% interval", "Time", "P(better)", "Train error %", "p"]
+"""Columns that a narrow terminal goes without, the first one first."""
+NEVER = ["Networks", "Test", "Source"]
 STYLES = {"reproduced": "green", "suggestive": "cyan", "contradicted": "bold red", "inconclusive": "yellow"}
 FORMS = {"study": "\n[bold]{}[/]", "setting": "\n{}", "plain": "{}", "label": "[yellow]{}[/]"}
 FORMS |= {"note": "[yellow]note:[/] {}", "command": "  {}"}
@@ -24,63 +23,34 @@ FORMS |= {"note": "[yellow]note:[/] {}", "command": "  {}"}
 
 def show(blocks: Iterable[Block], to: Console, verdicts: bool = True) -> None:
     """Print a report's tables and verdicts, or say what to run when there is nothing."""
+    folded = False
     for block in blocks:
         match block:
-            case Text(kind, text) if kind in FORMS:
+            case Text("fold" | "unfold" as kind):
+                folded = kind == "fold"
+            case Text(kind, text) if kind in FORMS and not folded:
                 to.print(FORMS[kind].format(escape(text)), highlight=False)
-            case Table("leftovers", _, frame):
-                for row in frame.itertuples(index=False):
-                    to.print("  " + escape(" · ".join(str(value) for value in row if value)), highlight=False)
-            case Table("networks" | "comparison" | "runs"):
-                to.print(grid(block, to.width))
-            case list() if verdicts:
-                show_verdicts(block, to)
+            case Table(kind, _, frame) if kind != "verdicts" and (verdicts or kind != "claims"):
+                frame = frame.drop(columns=NEVER, errors="ignore")
+                to.print(fitting(frame.replace(" [(]", "\n(", regex=True), to), highlight=False)
 
 
-def grid(table: Table, width: int) -> Grid:
-    """The table, with as many columns as fit into the width."""
-    frame = table.frame
-    if table.kind == "networks":
-        frame = frame[[name for name in NETWORKS if name in frame]]
-    elif table.kind == "comparison":
-        keys = list(frame.columns)[: list(frame.columns).index("n")]
-        name = keys[0] if len(keys) == 1 else "compared"
-        frame = frame.drop(columns=keys)
-        frame.insert(0, name, list(table.frame.index))
+def fitting(frame: pd.DataFrame, to: Console) -> Grid:
+    """The frame as a table, with as many columns as fit into the terminal."""
     for least in LEAST:
-        if least in frame and breadth(frame) > width:
+        if least in frame and Measurement.get(to, to.options.update(width=1000), grid(frame)).maximum > to.width:
             frame = frame.drop(columns=least)
+    return grid(frame)
+
+
+def grid(frame: pd.DataFrame) -> Grid:
     found = Grid(box=None, pad_edge=False)
-    for place, column in enumerate(map(str, frame)):
-        found.add_column(escape(header(frame, column)), justify="right" if place else "left", overflow="fold")
+    for name in map(str, frame):
+        # Over several lines where the title is longer than what stands below it.
+        longest = max(map(len, [*name.split(), *map(str, frame[name])]))
+        header = "\n".join(textwrap.wrap(name, longest + 2, break_long_words=False, break_on_hyphens=False))
+        found.add_column(escape(header), justify="right" if is_numeric(frame[name]) else "left", overflow="fold")
     for row in frame.itertuples(index=False):
-        found.add_row(*(escape(str(value)) for value in row), style="dim" if "missing" in row else "")
+        style = "dim" if "missing" in row else STYLES.get(str(row[0]).split()[0] if row[0] else "", "")
+        found.add_row(*(escape(str(value)) for value in row), style=style)
     return found
-
-
-def header(frame: pd.DataFrame, column: str) -> str:
-    """The column's title, over several lines where it is longer than what stands below it."""
-    longest = max(map(len, [*column.split(), *map(str, frame[column])]))
-    return "\n".join(textwrap.wrap(column, longest + 2, break_long_words=False, break_on_hyphens=False))
-
-
-def breadth(frame: pd.DataFrame) -> int:
-    """How many characters the table is wide, with a space on each side of the columns."""
-    lines = [[*header(frame, column).split("\n"), *frame[column].map(str)] for column in map(str, frame)]
-    return sum(max(map(len, one)) + 2 for one in lines) - 2
-
-
-def show_verdicts(findings: list[Finding], to: Console) -> None:
-    table = Grid(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(ratio=1)
-    table.add_column(ratio=1, overflow="fold")
-    for finding in findings:
-        if style := STYLES.get(finding.verdict):
-            claim = escape(finding.claim.statement)
-            alone = "" if finding.uncorrected == finding.verdict else f"\n[dim]uncorrected:\n{finding.uncorrected}[/]"
-            table.add_row(f"[{style}]{finding.verdict}[/]{alone}", claim, escape(finding.headline))
-    if table.row_count:
-        to.print(table, highlight=False)
-    if untested := [finding.claim.id for finding in findings if finding.verdict == "untested"]:
-        to.print(f"[dim]untested, for want of records: {escape(', '.join(untested))}[/]", highlight=False)
