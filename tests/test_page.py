@@ -92,7 +92,7 @@ def test_nothing_from_a_record_runs(tmp_path: Path) -> None:
     ]
     write_all(tmp_path / "runs", made)
     page = make_report([tmp_path / "runs"], tmp_path / "out")
-    script = "return [document.title, document.scripts.length, document.querySelector('.chart button').textContent];"
+    script = "return [document.title, document.scripts.length, document.querySelector('.chart').textContent];"
     title, scripts, label = browse(page, script)
     assert "compared" in title
     assert scripts == 3

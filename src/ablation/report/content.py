@@ -16,7 +16,7 @@ from ablation.report.rules import ENOUGH_SEEDS, MIN_SEEDS, VERDICTS, Verdict
 from ablation.report.studies import Cell, Keys, Setting, Study, studies, title_of
 from ablation.report.tables import NONE, claims_table, comparison_table, main_table, recorded, verdict_on
 
-ORIGIN = {"torch": "torch", "git_commit": "commit"}
+ORIGIN = {"device_name": "on", "torch": "torch", "git_commit": "commit"}
 MOST_FIGURES = 4
 """Settings of one study that get figures; the rest are named."""
 
@@ -160,8 +160,9 @@ class Section:
 
 
 def origin(cells: Sequence[Cell]) -> str:
-    """The versions of torch and the commits that the cells' runs were made with."""
-    found = {key: {v[:10] for cell in cells for v in recorded(cell, f"environment.{key}")} for key in ORIGIN}
+    """The hardware, the versions of torch and the commits that the cells' runs were made with."""
+    found = {key: {text for cell in cells for text in recorded(cell, f"environment.{key}")} for key in ORIGIN}
+    found["git_commit"] = {commit[:10] for commit in found["git_commit"]}
     return " · ".join(f"{name} {', '.join(sorted(found[key])) or 'unknown'}" for key, name in ORIGIN.items())
 
 

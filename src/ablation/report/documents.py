@@ -59,7 +59,7 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 def is_numeric(column: "pd.Series[Any]") -> bool:
     """Whether the column's text is numbers, with unit and spread or without, and belongs to the right."""
-    return all(re.match(r"[-+≈]?\d|(–|missing|baseline)?$", str(text)) for text in column)
+    return all(re.match(r"[-+≈]?\d(?!.*[A-Za-z]{4})|(–|missing|baseline)?$", str(text)) for text in column)
 
 
 def escaped(text: str) -> str:

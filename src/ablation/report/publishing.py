@@ -88,11 +88,12 @@ def overview(content: Content) -> Iterator[Block]:
     rows = []
     for section in content.sections:
         tested = [finding for part in section.parts for finding in part.tested]
-        texts = [f"{one.verdict}: {one.headline}" for one in tested if one.claim.id == "degradation-train"]
-        runs = sum(len(cell.runs) for cell in section.study.cells)
-        shown = texts[0] if texts else NONE
-        rows.append((section.study.name, str(runs), shown, section.counts if tested else "none: a comparison"))
-    columns = ["Study", "Runs", "Degradation in training error, plain-56", "Claims"]
+        first = [one for one in tested if one.claim.id == "degradation-train"]
+        texts = [f"{one.verdict}: {one.headline}, n = {min(one.numbers['n'].values())}" for one in first]
+        runs, made = sum(len(cell.runs) for cell in section.study.cells), origin(section.study.cells)
+        counts = section.counts if tested else NONE
+        rows.append((section.study.name, str(runs), texts[0] if texts else NONE, counts, made))
+    columns = ["Study", "Runs", "Degradation in training error, plain-56", "Claims", "Made"]
     yield Text("soft", content.summary)
     yield Table("verdicts", "Studies", pd.DataFrame(rows, columns=columns))
     yield from content.verdicts()

@@ -32,7 +32,7 @@ def show(blocks: Iterable[Block], to: Console, verdicts: bool = True) -> None:
                 to.print(FORMS[kind].format(escape(text)), highlight=False)
             case Table(kind, _, frame) if kind != "verdicts" and (verdicts or kind != "claims"):
                 frame = frame.drop(columns=NEVER, errors="ignore")
-                to.print(fitting(frame.replace(" [(]", "\n(", regex=True), to), highlight=False)
+                to.print(fitting(frame.replace(" [(](uncorrected:) ", r"\n(\1\n", regex=True), to), highlight=False)
 
 
 def fitting(frame: pd.DataFrame, to: Console) -> Grid:
