@@ -3,7 +3,7 @@
 python src/report.py                                   results/reference and results/runs into results/report
 python src/report.py DIR ... data=cifar10 seed=0,1     other folders into DIR/report, and only the runs that fit
 python src/report.py RUN_A RUN_B                       two runs side by side: what differs, metrics, curves
-python src/report.py --runs                            only print one row a run, the best first
+python src/report.py --runs                            only print one row a run, the best first; --best 5: five of them
 python src/report.py --baseline optimizer.lr=0.3       what the others are compared with; the default: conf/
 python src/report.py --format terminal                 only print
 python src/report.py --check                           exit status 1 if a claim is contradicted
@@ -13,11 +13,12 @@ python src/report.py --publish STUDY PATH ...          copy finished runs to res
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from os.path import exists  # unlike Path.exists it takes what is too long for a name
 from pathlib import Path
 
 from ablation.errors import UserError
-from ablation.program import Parser, check_output, check_writable, console, make_unbreakable
+from ablation.program import Parser, check_output, check_writable, console, make_unbreakable, whole
 from ablation.report import terminal
 from ablation.report.evidence import MARKERS
 from ablation.report.listings import pair_blocks, runs_blocks
@@ -33,6 +34,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--baseline", action="append", default=[], metavar="KEY=VALUE", help="what the baseline has")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--runs", action="store_true", help="only print one row a run, the best first")
+    mode.add_argument(
+        "--best", type=partial(whole, 1, 10_000), metavar="N", help="only print the best N runs of a study"
+    )
     mode.add_argument("--check", action="store_true", help="exit status 1 if a claim is contradicted")
     mode.add_argument("--publish", metavar="STUDY", help="make no report, but publish the runs as this study")
     options = parser.parse_intermixed_args(arguments)
@@ -41,7 +45,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options.paths = [Path(text) for text in options.what if text not in options.filters]
     runs = [path for path in options.paths if any((path / marker).is_file() for marker in MARKERS)]
     options.pair = runs if len(runs) == len(options.paths) == 2 else []
-    if options.runs or (runs and not options.output):
+    if options.runs or options.best or (runs and not options.output):
         options.format &= {"terminal"}  # a run's folder is no place for a report
     options.output = options.output or output_for(options.paths)
     check(options)
@@ -84,8 +88,8 @@ def run(arguments: list[str]) -> bool:
     blocks = content.blocks()
     if options.pair:
         blocks = pair_blocks(options.pair)
-    elif options.runs:
-        blocks = runs_blocks(content)
+    elif options.runs or options.best:
+        blocks = runs_blocks(content, options.best)
     if "terminal" in options.format:
         terminal.show(blocks, console())
         sys.stdout.flush()

@@ -36,13 +36,13 @@ def every_run(content: Content) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def runs_blocks(content: Content) -> Iterator[Block]:
-    """A table of the runs of each study, by validation error if every run has one, else by test error."""
+def runs_blocks(content: Content, best: int | None = None) -> Iterator[Block]:
+    """A table of the `best` (or all) runs of each study, by validation error if every run has one, else by test error."""
     every = every_run(content)
     for section in content.sections:
         runs = every[every["study"] == section.study.name]
         on = "test" if runs[ERRORS["val"]].map(missing).any() else "val"
-        runs = runs.sort_values(ERRORS[on], kind="stable")
+        runs = runs.sort_values(ERRORS[on], kind="stable").head(best or len(runs))
         columns = {"run": runs["folder"].map(lambda folder: Path(folder).name), "Network": runs["network"]}
         columns |= {key: runs[key] for key in varied([defining(cell) for cell in section.study.cells])}
         columns |= {"seed": runs["seed"]} | {title: runs[ERRORS[name]].map(percent) for name, title in TITLES.items()}
