@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import connection, get_context
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from ablation.config.schema import Config
@@ -49,7 +49,7 @@ def train(configs: Sequence[Config], processes: int | None, threads: int | None)
     outcomes: list[Outcome | None] = [None] * len(configs)
     waiting = deque(range(len(configs)))
     spawn = get_context("spawn")  # not fork: this process may have threads
-    running: dict[Any, tuple[int, dict[str, str], BaseProcess]] = {}
+    running: dict[Any, tuple[int, dict[str, str], SpawnProcess]] = {}
     leaving = False
     with Interrupts() as interrupts:
         while waiting or running:
