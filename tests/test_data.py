@@ -417,14 +417,6 @@ def test_a_split_that_was_made_here_is_told_of(tmp_path: Path, capfd: pytest.Cap
     assert made["split"].startswith("split off: 20 % of each class")
 
 
-def test_a_transparent_pixel_keeps_its_colour(tmp_path: Path) -> None:
-    for name, colour in (("a", (10, 20, 30, 0)), ("b", (40, 50, 60, 255))):
-        for i in range(2):
-            (tmp_path / name).mkdir(exist_ok=True)
-            Image.new("RGBA", (4, 4), colour).save(tmp_path / name / f"{i}.png")
-    assert load("image_folder", tmp_path, 0, 0).train.images[:, :, 0, 0].tolist() == [[10, 20, 30], [40, 50, 60]]
-
-
 def test_image_folder_with_parts(tmp_path: Path) -> None:
     train, test = folder_of(tmp_path / "train", count=4), folder_of(tmp_path / "test", count=3)
     splits = load("image_folder", tmp_path, 0, 0)

@@ -271,9 +271,9 @@ def test_without_a_server_the_run_is_recorded_offline(
         server.fault = fault
     tracked(tmp_path, "online")
     assert essence(tmp_path) == essence(finished)
-    (line,) = [line for line in capfd.readouterr().out.splitlines() if line.startswith("W&B")]
+    (line,) = [line for line in capfd.readouterr().out.splitlines() if line.startswith("tracker: ")]
     assert said in line
-    assert line.endswith("; runs are recorded offline; later: python src/dashboard.py sync")
+    assert line.endswith(f"; runs are recorded offline; {tracker.LATER}")
     assert len(list((tmp_path / "wandb" / "wandb").glob("offline-run-*"))) == 1
     assert not server.runs
 
@@ -327,7 +327,7 @@ def test_interrupted_from_the_terminal_shows_as_preempted(server: WandbServer, t
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to all processes of the terminal's group
     out, err = process.communicate(timeout=120)
     assert process.returncode == 75, out + err
-    assert "W&B" not in out + err
+    assert "tracker: " not in out + err
     (run,) = server.runs.values()
     assert (run.state, run.exit_code) == ("preempted", 75)
     assert "SIGINT" in run.summary["message"]

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import connection, get_context
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from ablation.config.schema import Config
@@ -52,7 +52,7 @@ def train(
     outcomes: list[Outcome | None] = [None] * len(configs)
     waiting = deque(range(len(configs)))
     spawn = get_context("spawn")  # not fork: this process may have threads
-    running: dict[Any, tuple[int, dict[str, str], BaseProcess]] = {}
+    running: dict[Any, tuple[int, dict[str, str], SpawnProcess]] = {}
     ended: list[Outcome | None] = []
     leaving = False
     with Interrupts() as interrupts:

@@ -37,7 +37,7 @@ def every_run(content: Content) -> pd.DataFrame:
 
 
 def runs_blocks(content: Content, best: int | None = None) -> Iterator[Block]:
-    """A table of the `best` (or all) runs of each study, by validation error if every run has one, else by test error."""
+    """A table of each study's `best` runs, or all: by validation error if every run has one, else by test error."""
     every = every_run(content)
     for section in content.sections:
         runs = every[every["study"] == section.study.name]
