@@ -1,5 +1,6 @@
 """A run cut off anywhere and started again ends as if nothing had happened, bit for bit."""
 
+import json
 import math
 import os
 import re
@@ -17,6 +18,7 @@ from ablation.errors import UserError
 from ablation.interrupts import Interrupts
 from ablation.runs.record import checkpoints
 from ablation.runs.run import stepwise
+from ablation.training import devices
 
 RECIPES = {
     "sgd": (),
@@ -213,3 +215,20 @@ def test_a_whole_checkpoint_with_odd_contents_is_refused(said: str, tmp_path: Pa
     checkpoints.save(path.parent, state)
     with pytest.raises(UserError, match=f"ValueError: {re.escape(said)}.*overwrite=true"):
         runs.finish(config)
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_a_run_goes_on_with_as_many_threads_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their number decides the rounding, and by itself it follows from what else the machine does."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(devices, "leave_busy_cores", lambda: None)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        runs.cut_off(runs.small(tmp_path, "trainer.device=cpu"), after=7)
+        torch.set_num_threads(1)
+        runs.finish(runs.small(tmp_path, "trainer.device=cpu"))
+    finally:
+        torch.set_num_threads(threads)
+    record = json.loads((runs.folder_of(tmp_path) / "record.json").read_text())
+    assert [part["threads"] for part in record["environment"]["parts"]] == [2, 2]

@@ -118,6 +118,8 @@ class Trainer:
                 training.load_state_dict(checkpoint["training"])
                 vars(self).update({key: checkpoint[key] for key in KEPT})
                 self.parts = [*checkpoint.get("parts", [])]
+                if self.parts and self.device.type == "cpu":
+                    devices.take_threads(self.parts[-1]["threads"])
                 self.began = time.perf_counter() - checkpoint["seconds"]
                 self.window_began = time.perf_counter() - checkpoint["window_seconds"]
             except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:

@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 
@@ -41,7 +42,7 @@ def leave_busy_cores() -> None:
     than one (docs/speed.md).
     """
     threads, began = torch.get_num_threads(), time.perf_counter()
-    if threads == 1 or "OMP_NUM_THREADS" in os.environ or not os.path.exists("/proc/stat"):
+    if threads == 1 or "OMP_NUM_THREADS" in os.environ or sys.platform != "linux":
         return
     before = idle_seconds()
     time.sleep(0.2)
@@ -51,9 +52,16 @@ def leave_busy_cores() -> None:
         print(f"other programs use the processor: {max(idle, 1)} of {threads} threads (else OMP_NUM_THREADS={threads})")
 
 
+def take_threads(threads: int) -> None:
+    """Go on with as many threads as before, for the same rounding, if this machine has so many cores."""
+    if "OMP_NUM_THREADS" not in os.environ and threads <= (os.cpu_count() or 1):
+        torch.set_num_threads(threads)
+
+
 def idle_seconds() -> float:
     """How long each core that this process may use has idled so far, added up (Linux)."""
-    with open("/proc/stat") as lines:
+    assert sys.platform == "linux"
+    with open("/proc/stat", encoding="utf-8") as lines:
         idle = {fields[0]: int(fields[4]) + int(fields[5]) for fields in map(str.split, lines) if "cpu" in fields[0]}
     return sum(idle[f"cpu{core}"] for core in os.sched_getaffinity(0)) / os.sysconf("SC_CLK_TCK")
 
