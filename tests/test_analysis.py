@@ -219,7 +219,6 @@ DAMAGED = {
     '{"lesions": 5}': "lesions is 5",
     '{"correlation": {"images": 1, "noise": 0.1, "cosine": "high"}}': "correlation is {'cosine': 'high'",
     '{"correlation": {"images": 1, "noise": 0.1}}': "correlation is {'images': 1, 'noise': 0.1}",
-    '{"slice": {"images": 1, "seed": 0, "alphas": [0.0]}}': "slice is {'alphas': [0.0]",
     '{"slice": {"images": 1, "seed": 0, "alphas": [0.0], "losses": []}}': "lists of slice have different lengths",
     '{"slice": {"images": 1, "seed": 0, "alphas": [], "losses": []}}': "no values",
 }

@@ -30,6 +30,7 @@ def python(*arguments: str, cwd: Path, path: Path = ROOT / "src") -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "python.md").read_text()
     (tmp_path / "page.py").write_text("\n".join(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)))

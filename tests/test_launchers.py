@@ -121,6 +121,14 @@ def test_a_signal_is_passed_on_and_what_has_not_begun_is_left(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_no_process_is_started_after_a_failure(tmp_path: Path) -> None:
+    failing = ("optimizer.lr=1e38", "seed=0,1,2", "schedule.steps=5")
+    sweep = multirun(tmp_path, *PROCESSES, *failing, "hydra.launcher.processes=1", "hydra.launcher.max_failures=1")
+    shown = sweep.communicate(timeout=180)[0]
+    assert (sweep.returncode, "2 not started, 1 failed" in shown) == (1, True), shown
+
+
+@pytest.mark.slow
 def test_the_jobs_end_with_their_parent(tmp_path: Path) -> None:
     sweep = multirun(tmp_path, *PROCESSES, "schedule.steps=5000", "hydra.launcher.processes=1", "seed=0,1")
     until_it_trains(tmp_path, "seed: 0")

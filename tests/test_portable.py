@@ -41,7 +41,8 @@ os.kill = lambda pid, number, _kill=os.kill: _kill(pid, 9)
 """
 
 
-@pytest.mark.parametrize("launcher", ["gang", pytest.param("processes", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["gang", "processes"])
 def test_a_sweep_as_on_windows(launcher: str, tmp_path: Path) -> None:
     for folder in ("src", "conf", "sweeps"):
         shutil.copytree(REPOSITORY / folder, tmp_path / folder, symlinks=True)

@@ -325,8 +325,8 @@ def test_the_best_run_is_the_one_on_validation_else_it_says_so(
     validation: int, best: str, label: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rates(tmp_path / "runs", validation)
-    _, printed, _ = run(capsys, tmp_path / "runs", "--runs")
-    assert len(re.findall("^resnet20-seed0", printed, re.MULTILINE)) == 2
+    _, printed, _ = run(capsys, tmp_path / "runs", "--best", "1")
+    assert len(re.findall("^resnet20-seed0", printed, re.MULTILINE)) == 1
     assert re.findall(r"ResNet-20 +(\S+)", printed)[0] == best
     assert label in printed
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]

@@ -130,7 +130,7 @@ def test_overwrite_keeps_the_old_run_and_goes_on_when_cut_off(
 
 def test_a_generator_of_a_users_own_shortcut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout draws from torch's own generator, which the checkpoint holds as well."""
-    monkeypatch.setattr("ablation.config.targets.allowed_targets", lambda group: {"runs.Dropout", "torch.optim.SGD"})
+    monkeypatch.setattr("ablation.config.targets.GIVEN", {"runs.Dropout"})
     overrides = ("shortcut.name=dropout", "shortcut._target_=runs.Dropout", "~shortcut.zeros")
     for name, cuts in (("undisturbed", ()), ("disturbed", (4, 4))):
         config = runs.small(tmp_path / name, *overrides)

@@ -50,9 +50,7 @@ def runs_blocks(content: Content, best: int | None = None) -> Iterator[Block]:
         frame = pd.DataFrame(columns).map(lambda value: NONE if missing(value) else shown(value))
         yield Text("study", section.study.title)
         if on == "test":
-            yield Text(
-                "label", "By test error: not every run has a validation error, so the first is selected on test."
-            )
+            yield Text("label", "The first is selected on test: not every run has a validation error.")
         yield Table("runs", "Runs", frame.loc[:, (frame != NONE).any()])
 
 
