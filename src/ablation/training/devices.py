@@ -42,7 +42,7 @@ def leave_busy_cores() -> None:
     than one (docs/speed.md).
     """
     threads, began = torch.get_num_threads(), time.perf_counter()
-    if threads == 1 or "OMP_NUM_THREADS" in os.environ or sys.platform != "linux":
+    if threads == 1 or "OMP_NUM_THREADS" in os.environ or not os.path.exists("/proc/stat"):
         return
     before = idle_seconds()
     time.sleep(0.2)
@@ -59,8 +59,9 @@ def take_threads(threads: int) -> None:
 
 
 def idle_seconds() -> float:
-    """How long each core that this process may use has idled so far, added up (Linux)."""
-    assert sys.platform == "linux"
+    """How long each core that this process may use has idled so far, added up; 0 where Linux does not count it."""
+    if sys.platform != "linux":
+        return 0.0
     with open("/proc/stat", encoding="utf-8") as lines:
         idle = {fields[0]: int(fields[4]) + int(fields[5]) for fields in map(str.split, lines) if "cpu" in fields[0]}
     return sum(idle[f"cpu{core}"] for core in os.sched_getaffinity(0)) / os.sysconf("SC_CLK_TCK")
