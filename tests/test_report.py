@@ -332,6 +332,13 @@ def test_the_best_run_is_the_one_on_validation_else_it_says_so(
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
+def test_the_end_of_a_sweep_has_no_heads_without_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_all(tmp_path / "runs", [record(56, False, config__optimizer__lr=rate) for rate in (0.1, 0.3)])
+    show_tables([tmp_path / "runs"])
+    printed = capsys.readouterr().out
+    assert ("Compared: optimizer.lr" in printed, "Not the paper's recipe" in printed) == (True, False)
+
+
 def test_a_comparison_is_in_every_format_beside_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rates(tmp_path / "runs", validation=5000)
     _, printed, _ = run(

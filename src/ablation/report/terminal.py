@@ -24,13 +24,19 @@ FORMS |= {"note": "[yellow]note:[/] {}", "command": "  {}"}
 def show(blocks: Iterable[Block], to: Console, verdicts: bool = True) -> None:
     """Print a report's tables and verdicts, or say what to run when there is nothing."""
     folded = False
+    held: list[str] = []  # a setting's head waits for its table: without the verdicts, it may have none
     for block in blocks:
         match block:
             case Text("fold" | "unfold" as kind):
                 folded = kind == "fold"
             case Text(kind, text) if kind in FORMS and not folded:
-                to.print(FORMS[kind].format(escape(text)), highlight=False)
+                held = [] if kind in ("study", "setting") else held
+                held.append(FORMS[kind].format(escape(text)))
+                if kind != "setting" and len(held) == 1:
+                    to.print(held.pop(), highlight=False)
             case Table(kind, _, frame) if kind != "verdicts" and (verdicts or kind != "claims"):
+                while held:
+                    to.print(held.pop(0), highlight=False)
                 frame = frame.drop(columns=NEVER, errors="ignore")
                 to.print(fitting(frame.replace(" [(](uncorrected:) ", r"\n(\1\n", regex=True), to), highlight=False)
 
