@@ -100,10 +100,10 @@ def overview(content: Content) -> Iterator[Block]:
 
 
 def excerpt(content: Content) -> Iterator[Block]:
-    """What compares depths, of CIFAR-10 if there is any: title, the table's first columns and error against depth."""
+    """What compares depths alone, on CIFAR-10 if possible: title, the table's first columns, error against depth."""
     parts = [(part, part.subject) for section in content.sections for part in section.parts]
     found = [(part, setting) for part, setting in parts if isinstance(setting, Setting)]
-    for part, setting in sorted(found, key=lambda pair: pair[1].keys["data.name"] != "cifar10"):
+    for part, setting in sorted(found, key=lambda pair: (pair[1].keys["data.name"] != "cifar10", pair[0].compared)):
         for figure in (figure for figure in part.illustrations if figure.kind == "depth"):
             yield Text("plain", f"{setting.title} ({origin(setting.cells)}):")
             yield Table("networks", "", part.table.frame[["Network", "n", "Train error %", "Test error %"]])
