@@ -224,6 +224,15 @@ DAMAGED = {
 }
 
 
+@pytest.mark.parametrize("losses", [1, 3])
+def test_lists_of_different_lengths_are_damaged(losses: int, tmp_path: Path) -> None:
+    alphas = [0.0] * (4 - losses)
+    found = {"slice": {"images": 1, "seed": 0, "alphas": alphas, "losses": [1.0] * losses}}
+    (tmp_path / analysis.FILE).write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="lists of slice have different lengths"):
+        analysis.read(tmp_path)
+
+
 def test_the_report_shows_the_analyses_and_lists_damaged_ones(tmp_path: Path) -> None:
     """A run whose analyses cannot be read counts as it would without them."""
     records = paper_study(seeds=2, depths=[20, 56])

@@ -13,7 +13,7 @@ TYPES: dict[str, dict[str, Any]] = {
     "slice": {"images": int, "seed": int, "alphas": list[float], "losses": list[float | None]},
     "correlation": {"images": int, "noise": float, "cosine": float},
 }
-"""Analysis -> key -> type. `environment` is beside them."""
+"""Analysis -> key -> type; the lists of an analysis have one length. `environment` is beside them."""
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
@@ -27,6 +27,7 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
     for name, values in analyses.items():
         if not (isinstance(values, dict) and all(fits(values.get(key), kind) for key, kind in TYPES[name].items())):
             raise ValueError(f"not a valid analysis: {name} is {reprlib.repr(values)}")
-        if len({len(value) for value in values.values() if isinstance(value, list)} | {1}) > 2 or [] in values.values():
+        lengths = {len(values[key]) for key in TYPES[name] if isinstance(values[key], list)}
+        if len(lengths) > 1 or 0 in lengths:
             raise ValueError(f"not a valid analysis: the lists of {name} have different lengths, or no values")
     return analyses
