@@ -189,6 +189,16 @@ def test_killed_while_writing_a_checkpoint(
     assert steps == [4, 2]
 
 
+def test_a_checkpoint_that_cannot_be_put_in_place_is_one_line(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, {"step": 1})
+    checkpoints.save(tmp_path, {"step": 2})
+    (tmp_path / checkpoints.NEWEST).unlink()
+    (tmp_path / checkpoints.NEWEST).mkdir()  # which cannot replace the file of the one before
+    with pytest.raises(UserError, match=r"checkpoint.pt: cannot be written"):
+        checkpoints.save(tmp_path, {"step": 3})
+    assert checkpoints.read(tmp_path / checkpoints.PREVIOUS)["step"] == 1
+
+
 ODD: dict[str, Callable[[dict[str, Any]], object]] = {
     "best is 5": lambda state: state.update(best=5),
     "best is {": lambda state: state["best"].update(error="low"),

@@ -12,7 +12,7 @@ from ablation.config.identity import SCHEMA
 from ablation.config.schema import Config
 from ablation.errors import UserError
 from ablation.networks.resnet import Network, layers_3x3
-from ablation.runs.record.files import replace, write_atomically
+from ablation.runs.record.files import cannot_write, replace, write_atomically
 from ablation.runs.record.history import is_row
 from ablation.runs.record.record import fits
 
@@ -35,9 +35,12 @@ def save(folder: Path, state: State) -> None:
     """
     data, new = sealed(serialized({"schema": SCHEMA} | state)), folder / "checkpoint.new.tmp"
     write_atomically(new, lambda file: file.write(data))  # meets a full disk before the older generation is given up
-    if (folder / NEWEST).exists():
-        replace(folder / NEWEST, folder / PREVIOUS)
-    replace(new, folder / NEWEST)
+    try:
+        if (folder / NEWEST).exists():
+            replace(folder / NEWEST, folder / PREVIOUS)
+        replace(new, folder / NEWEST)
+    except OSError as error:
+        raise cannot_write(folder / NEWEST, error) from error
 
 
 def serialized(state: State) -> bytes:
